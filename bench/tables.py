@@ -1,0 +1,183 @@
+"""Tables for people on stdout: what `plan`, `host`, `models`, `tasks` and `verify` print."""
+
+import importlib.util
+import sys
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.catalogue import CATALOGUE
+from bench.plan import planned_seconds
+from bench.session import Prepared
+from results.store import RunDir
+from tasks import TASKS
+
+ENGINES = {
+    "llama_cpp": ("llama_cpp", "pip install -e '.[llama-cpp]'"),
+    "transformers": ("transformers", "pip install -e '.[transformers]', or name an environment that has it with `python =`"),
+    "vllm": ("vllm", "install vllm in an environment of its own and name it with `python =`"),
+    "openai_server": ("httpx", ""),
+    "recorded": ("msgspec", ""),
+    "scripted": ("msgspec", ""),
+}
+
+
+class EngineState(msgspec.Struct, frozen=True):
+    name: str
+    usable: bool
+    how: str
+
+
+def console() -> Console:
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def engines() -> tuple[EngineState, ...]:
+    """Which engines this interpreter could start; found without importing them."""
+    return tuple(
+        EngineState(name, importlib.util.find_spec(module) is not None, how) for name, (module, how) in ENGINES.items()
+    )
+
+
+def gib(value: int | None) -> str:
+    return "unknown" if value is None else f"{value / 2**30:.2f} GiB"
+
+
+def print_plan(prepared: Prepared) -> None:
+    table = Table(title=f"{prepared.suite.name}: {len(prepared.cells)} cells, profile {prepared.suite.profile}")
+    for column in ("cell", "engine", "steps", "samples", "memory (predicted)", "fits", "decode at best", "time, about"):
+        table.add_column(column)
+    for cell in prepared.cells:
+        facts, expected = cell.facts, cell.facts.prediction
+        ceiling = expected.decode_tokens_per_s_ceiling
+        table.add_row(
+            facts.deployment,
+            facts.backend,
+            str(len(facts.steps)),
+            str(sum(s.samples for s in facts.steps)),
+            gib(expected.total_bytes),
+            "skipped" if facts.skipped else {True: "yes", False: "no", None: "unknown"}[expected.fits],
+            "unknown" if ceiling is None else f"{ceiling:.0f} tok/s",
+            "unknown" if expected.seconds is None else f"{expected.seconds / 60:.1f} min",
+        )
+    out = console()
+    out.print(table)
+    for cell in prepared.cells:
+        for sentence in dict.fromkeys(filter(None, (cell.facts.skipped, cell.facts.prediction.advice))):
+            out.print(f"{cell.facts.deployment}: {sentence}", markup=False)
+    total = planned_seconds(prepared.cells)
+    out.print(f"Whole run: {'unknown' if total is None else f'about {total / 60:.0f} min'}. Predictions are not measurements.")
+
+
+def print_host(host: Any, sensors: Any, found: tuple[EngineState, ...]) -> None:
+    out = console()
+    machine = Table(title="Machine", show_header=False)
+    for name, value in msgspec.to_builtins(host).items():
+        if value not in (None, "", [], {}):
+            machine.add_row(name, _short(value))
+    out.print(machine)
+    table = Table(title="Sensors")
+    for column in ("interface", "usable", "evidence", "boundary", "note"):
+        table.add_column(column)
+    for report in sensors:
+        table.add_row(report.interface, "yes" if report.usable else "no", report.evidence, report.boundary, report.note)
+    out.print(table)
+    table = Table(title="Engines")
+    for column in ("engine", "usable here", "how to get it"):
+        table.add_column(column)
+    for engine in found:
+        table.add_row(engine.name, "yes" if engine.usable else "no", "" if engine.usable else engine.how)
+    out.print(table)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def print_models() -> None:
+    table = Table(title="DeepSeek variants")
+    for column in ("name", "parameters", "active", "native", "context", "cache per token", "licence", "repository"):
+        table.add_column(column)
+    for entry in CATALOGUE:
+        table.add_row(*entry.row())
+    console().print(table)
+
+
+def print_tasks(json: bool) -> None:
+    if json:
+        listed = [
+            {
+                "name": t.name,
+                "title": t.title,
+                "language": t.language,
+                "kind": t.kind,
+                "metric": t.metric,
+                "scorings": t.scorings,
+                "version": t.version,
+                "licence": t.licence,
+                "source": t.source,
+                "synthetic": t.synthetic,
+            }
+            for t in TASKS.values()
+        ]
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode() + "\n")
+        return
+    table = Table(title="Tasks")
+    for column in ("name", "language", "what", "headline", "scoring", "data"):
+        table.add_column(column)
+    for t in TASKS.values():
+        data = "embedded, synthetic, not clinician-reviewed" if t.synthetic else t.licence
+        table.add_row(t.name, t.language, t.title, t.metric, ", ".join(t.scorings), data)
+    console().print(table)
+
+
+def print_power(margin: float, json: bool) -> None:
+    """Items that a non-inferiority claim and a difference need, by share of discordant answers."""
+    from results.stats import required_items
+
+    rows = [
+        {"discordance": psi, "non_inferiority_items": required_items(margin, psi)} for psi in (0.02, 0.05, 0.1, 0.2, 0.3)
+    ]
+    if json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        return
+    table = Table(title=f"Items for the claim `not worse by more than {margin:.1%}` (one-sided 5 %, power 80 %)")
+    table.add_column("answers that differ")
+    table.add_column("items")
+    for row in rows:
+        table.add_row(f"{row['discordance']:.0%}", f"{row['non_inferiority_items']:,}")
+    console().print(table)
+
+
+def print_verify(run: RunDir, json: bool) -> int:
+    """Verdicts and integrity; status 3 when a file was edited since the run was sealed."""
+    from results.validity import judge
+
+    manifest, edits = run.manifest(), run.edits()
+    findings = {
+        cell.id: judge(manifest, cell, run.cell(cell.id).events(), run.cell(cell.id).telemetry(), run.cell(cell.id).scores())
+        for cell in manifest.cells
+    }
+    if json:
+        sys.stdout.write(msgspec.json.encode({"edits": edits, "findings": findings}).decode() + "\n")
+    else:
+        _print_findings(edits, findings)
+    return 3 if edits else 0
+
+
+def _print_findings(edits: list[str], findings: dict[str, Any]) -> None:
+    out = console()
+    out.print("Files: whole, as sealed." if not edits else "Files: NOT as sealed:", markup=False)
+    for sentence in edits:
+        out.print(f"  {sentence}", markup=False)
+    table = Table(title="Validity")
+    for column in ("cell", "step", "rule", "severity", "verdict", "observed", "threshold", "meaning"):
+        table.add_column(column)
+    for cell, found in findings.items():
+        for f in found:
+            if f.verdict in ("fail", "unknown"):
+                table.add_row(cell, f.step or "", f.rule, f.severity, f.verdict, str(f.observed), str(f.threshold), f.sentence)
+    out.print(table)

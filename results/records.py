@@ -1,0 +1,327 @@
+"""Everything a run writes down. The worker's pipe and the files on disk carry the same records.
+
+All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clock anchor. History of the schema:
+
+1 (2026-11-22): first.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+SCHEMA = 1
+
+Outcome = Literal["ok", "oom", "timeout", "crashed", "skipped", "interrupted"]
+Finish = Literal["stop", "length", "error"]
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What the engine says it loaded. Bytes are bytes; `None` is "the engine does not tell"."""
+
+    engine: str
+    engine_version: str | None
+    device: str
+    """Where the weights are: `cpu`, `cuda:0 NVIDIA H100 80GB HBM3`, `remote`."""
+    model: str
+    parameters: int | None = None
+    quantisation: str | None = None
+    """The label of the file or of the load-time quantisation: `Q4_K_M`, `bf16`, `int8`."""
+    bits_per_weight: float | None = None
+    """Of the tensors as stored: 8 * sum(tensor bytes) / sum(elements); not the label's nominal value."""
+    weight_bytes: int | None = None
+    cache_bytes_per_token: float | None = None
+    context: int | None = None
+    """Longest prompt plus answer of one request, in tokens."""
+    max_concurrency: int = 1
+    weights_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    chat_template_sha256: str | None = None
+    memory: dict[str, int] = {}
+    """Bytes by purpose as the engine tells: `weights`, `cache`, `compute`, `peak_allocated`, `peak_reserved` ..."""
+    settings: dict[str, str | int | float | bool | None] = {}
+    """As echoed by the engine after loading, not as asked."""
+    versions: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class Continuation(Struct, frozen=True):
+    """Log-likelihood (natural log, summed over tokens) of one continuation after its context."""
+
+    logprob: float
+    tokens: int
+
+
+class CellStarted(Struct, frozen=True, tag=True, kw_only=True):
+    """Written by the parent before the worker starts; a resumed cell has several."""
+
+    time_ns: int
+    attempt: int
+    pid: int | None = None
+
+
+class Loaded(Struct, frozen=True, tag=True):
+    start_ns: int
+    end_ns: int
+    engine: EngineInfo
+
+
+class StepStarted(Struct, frozen=True, tag=True):
+    """The step's earlier records, if any (a run that was cut), are void from here."""
+
+    step: str
+    time_ns: int
+
+
+class Answered(Struct, frozen=True, tag=True, kw_only=True):
+    """One generated answer. A failed request has `error` and is never scored as an answer."""
+
+    step: str
+    sample: str
+    repeat: int = 0
+    sched_ns: int
+    """When it was meant to be sent (open loop); equals `start_ns` in a closed loop."""
+    start_ns: int
+    first_ns: int | None = None
+    """First non-empty text of any channel."""
+    answer_ns: int | None = None
+    """First text after the thinking part; equals `first_ns` where there is none."""
+    end_ns: int
+    last_ns: int | None = None
+    """Last non-empty text."""
+    text: str | None = None
+    """Everything the model said in the answer channel; `None` when the suite keeps no text."""
+    reasoning: str | None = None
+    """What came in a channel of its own (`reasoning`, `reasoning_content`)."""
+    text_sha256: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    think_tokens: int | None = None
+    token_source: Literal["engine", "usage", "retokenised"] | None = None
+    finish: Finish = "stop"
+    error: str | None = None
+    engine_prefill_ms: float | None = None
+    engine_decode_ms: float | None = None
+
+
+class Ranked(Struct, frozen=True, tag=True, kw_only=True):
+    """One context with the log-likelihood of each of its continuations, in the order asked."""
+
+    step: str
+    sample: str
+    repeat: int = 0
+    start_ns: int
+    end_ns: int
+    continuations: tuple[Continuation, ...] = ()
+    prompt_tokens: int | None = None
+    """Tokens evaluated for this request, context and continuations together, shared prefix left out."""
+    error: str | None = None
+
+
+class EngineState(Struct, frozen=True, tag=True, kw_only=True):
+    """What the engine says of itself while it runs; `None` is not told."""
+
+    time_ns: int
+    cache_tokens_used: int | None = None
+    cache_tokens_total: int | None = None
+    preemptions: int | None = None
+    memory: dict[str, int] = {}
+
+
+class Progress(Struct, frozen=True, tag=True):
+    """Tokens that have appeared since the worker started; a sign of life within long answers."""
+
+    time_ns: int
+    output_tokens: int
+
+
+class StepEnded(Struct, frozen=True, tag=True):
+    step: str
+    time_ns: int
+
+
+class CellEnded(Struct, frozen=True, tag=True, kw_only=True):
+    time_ns: int
+    outcome: Outcome
+    detail: str = ""
+    log_tail: str = ""
+    fingerprint_start: str | None = None
+    fingerprint_end: str | None = None
+    changed: tuple[str, ...] = ()
+    """Names of fingerprint entries that differ between start and end."""
+    records_sha256: str | None = None
+    """Of every byte that stands before this record in the cell's events.jsonl."""
+
+
+Event = CellStarted | Loaded | StepStarted | Answered | Ranked | EngineState | Progress | StepEnded | CellEnded
+
+
+Verdict = Literal["correct", "wrong", "no_answer", "truncated", "error"]
+
+
+class Scored(Struct, frozen=True, kw_only=True):
+    """A line of scores.jsonl: what a task's scorer made of one answer."""
+
+    step: str
+    sample: str
+    repeat: int = 0
+    value: float | None
+    """The task's headline score in [0, 1]; `None` for an error (never a zero)."""
+    verdict: Verdict
+    answer: str | None = None
+    """The extracted answer, so that a reader can see why."""
+    target: str | None = None
+    cluster: str
+    """Samples that share it are not independent (the same question twice, one patient)."""
+    tags: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    flags: tuple[str, ...] = ()
+    """`think_unclosed`, `think_empty`, `loop`, `refusal`, `wrong_language`, `empty` ..."""
+    scorer: str
+    """`task/version` of the code that judged."""
+    detail: str = ""
+
+
+class MeterInfo(Struct, frozen=True, kw_only=True, tag=True):
+    """Where a meter's numbers come from; the first lines of telemetry.jsonl, once for each meter."""
+
+    meter: str
+    devices: tuple[str, ...]
+    evidence: str
+    """M1 wall analyser, M2 node sensor, M3 component counters, M4 component sampled power, E1-E3 estimates (METHOD 1.1); `-` for memory."""
+    boundary: str
+    sensor_api: str
+    period_s: float | None = None
+    scope: str | None = None
+    note: str = ""
+
+
+class Tick(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """One reading of one device. `None` is "not read"; a failed read has `error` and no values."""
+
+    time_ns: int
+    meter: str
+    device: str
+    power_w: float | None = None
+    power_low_w: float | None = None
+    power_high_w: float | None = None
+    energy_j: float | None = None
+    """Cumulative counter."""
+    memory_bytes: int | None = None
+    """Of our processes on the device."""
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    anon_bytes: int | None = None
+    file_bytes: int | None = None
+    shared_bytes: int | None = None
+    swap_bytes: int | None = None
+    major_faults: int | None = None
+    cgroup_peak_bytes: int | None = None
+    processes: int | None = None
+    cpu_seconds: float | None = None
+    """CPU time of the process tree since its start."""
+    host_cpu_percent: float | None = None
+    """Of the whole machine, 100 = all cores."""
+    load_average: float | None = None
+    temperature_c: float | None = None
+    memory_temperature_c: float | None = None
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    utilisation_percent: float | None = None
+    throttle: int | None = None
+    """Bit mask in NVML's numbering (METHOD 1.2)."""
+    power_limit_w: float | None = None
+    ecc_uncorrected: int | None = None
+    foreign_processes: int | None = None
+    late_ms: float | None = None
+    """How much later than planned the reading was taken."""
+    error: str | None = None
+
+
+Telemetry = MeterInfo | Tick
+
+
+class StepFacts(Struct, frozen=True, kw_only=True):
+    """What a step was meant to do; stands in the manifest."""
+
+    name: str
+    """`clinical_qa_en@c4`; a repeat adds `#2`."""
+    task: str
+    task_version: int
+    kind: str
+    language: str
+    scoring: str
+    metric: str
+    load: str
+    concurrency: int | None = None
+    rate_per_s: float | None = None
+    repeat: int = 0
+    items: int
+    samples: int
+    """Requests: items times answers for each."""
+    sampling: dict[str, float | int | str | None] = {}
+    """Of every request; the seed varies from request to request."""
+    max_tokens: int | None = None
+    data_sha256: str
+    """Of the samples as read: ids, texts, options, targets."""
+    prompt_sha256: str
+    """Of every rendered prompt in order."""
+    permuted: bool = False
+    synthetic: bool = False
+    """Items were written for this project and not reviewed by a clinician."""
+    public: bool = False
+    warmup: bool = False
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """What the plan expects before anything is loaded. Predicted, never measured; bytes."""
+
+    weight_bytes: int | None = None
+    cache_bytes: int | None = None
+    overhead_bytes: int | None = None
+    total_bytes: int | None = None
+    available_bytes: int | None = None
+    fits: bool | None = None
+    decode_tokens_per_s_ceiling: float | None = None
+    """Roofline at the highest load; None where the memory bandwidth is unknown."""
+    seconds: float | None = None
+    """Rough duration of the cell."""
+    basis: str = ""
+    advice: str = ""
+
+
+class CellFacts(Struct, frozen=True, kw_only=True):
+    """What a cell was meant to be; stands in the manifest."""
+
+    id: str
+    deployment: str
+    backend: str
+    model: str
+    family: str | None = None
+    parameters_b: float | None = None
+    active_parameters_b: float | None = None
+    quantisation: str | None = None
+    settings: dict[str, Any] = {}
+    steps: tuple[StepFacts, ...] = ()
+    prediction: Prediction = Prediction()
+    skipped: str | None = None
+    """Why it is not run at all."""
+    synthetic_weights: bool = False
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """One run. `anchor_*` tie the monotonic clock of the records to wall-clock time."""
+
+    schema: int
+    run: str
+    created_utc: str
+    anchor_monotonic_ns: int
+    anchor_unix_ns: int
+    suite: dict[str, Any]
+    profile: str
+    seed: int
+    host: dict[str, Any]
+    versions: dict[str, str]
+    source_commit: str | None
+    cells: tuple[CellFacts, ...]
+    store_text: bool = True

@@ -1,0 +1,73 @@
+"""Telemetry of one cell as time series: one column for each meter, device and field, made once and kept."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from results.records import MeterInfo, Telemetry, Tick
+
+Times = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class Column(Struct, frozen=True):
+    """Readings that exist, in order of time; a reading that failed is not there."""
+
+    times_ns: Times
+    values: Values
+
+    def within(self, start_ns: int, end_ns: int) -> "Column":
+        """Readings taken in [start, end]."""
+        a, b = np.searchsorted(self.times_ns, [start_ns, end_ns + 1])
+        return Column(self.times_ns[a:b], self.values[a:b])
+
+    def at(self, time_ns: int) -> float | None:
+        """Interpolated between the two readings around; `None` outside all readings."""
+        if not len(self.times_ns) or not self.times_ns[0] <= time_ns <= self.times_ns[-1]:
+            return None
+        # Offsets, because nanoseconds since boot do not fit a float exactly.
+        return float(
+            np.interp(float(time_ns - self.times_ns[0]), (self.times_ns - self.times_ns[0]).astype(float), self.values)
+        )
+
+
+class Series:
+    """All telemetry of a cell, asked by meter, device and field name of `Tick`."""
+
+    def __init__(self, records: Iterable[Telemetry]) -> None:
+        self.meters: dict[str, MeterInfo] = {}
+        self._ticks: dict[tuple[str, str], list[Tick]] = {}
+        self._columns: dict[tuple[str, str, str], Column] = {}
+        for record in records:
+            if isinstance(record, MeterInfo):
+                self.meters[record.meter] = record  # a resumed cell writes it again; the last one counts
+            else:
+                self._ticks.setdefault((record.meter, record.device), []).append(record)
+
+    def devices(self, meter: str) -> tuple[str, ...]:
+        """Devices that were read at least once, in order of appearance."""
+        return tuple(device for name, device in self._ticks if name == meter)
+
+    def ticks(self, meter: str, device: str) -> list[Tick]:
+        return self._ticks.get((meter, device), [])
+
+    def column(self, meter: str, device: str, field: str) -> Column:
+        key = (meter, device, field)
+        if key not in self._columns:
+            pairs = [(t.time_ns, v) for t in self.ticks(meter, device) if (v := getattr(t, field)) is not None]
+            times = np.array([p[0] for p in pairs], dtype=np.int64)
+            values = np.array([p[1] for p in pairs], dtype=float)
+            order = np.argsort(times, kind="stable")
+            self._columns[key] = Column(times[order], values[order])
+        return self._columns[key]
+
+    def with_field(self, field: str) -> tuple[tuple[str, str], ...]:
+        """Every (meter, device) that ever read `field`."""
+        return tuple(key for key in self._ticks if len(self.column(*key, field).times_ns))
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """First and last reading of any device; `None` without telemetry."""
+        times = [(ticks[0].time_ns, ticks[-1].time_ns) for ticks in self._ticks.values() if ticks]
+        return (min(t[0] for t in times), max(t[1] for t in times)) if times else None

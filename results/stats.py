@@ -1,0 +1,225 @@
+"""Intervals for one variant: proportions, means, percentiles, and the one that fits a set of scores.
+
+Every function is pure and returns a frozen value. Sources: Wilson 1927; Clopper and Pearson 1934; Korn and Graubard 1998 (effective
+sample size with a t quantile); Miller 2024, arXiv 2411.00640 (clustered standard error of an evaluation's mean); Efron 1987 (BCa).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.stats
+from msgspec import Struct
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_LARGEST = 1000
+"""Above so many values the t interval of the mean is as good as BCa, and a hundred times cheaper."""
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    """A value with its confidence limits; all `None` where nothing was observed or no limit can be given."""
+
+    value: float | None
+    lo: float | None
+    hi: float | None
+    n: int
+    """How many independent things it rests on: items, clusters, pairs or batches, as `method` says."""
+    method: str
+
+
+class Percentile(Struct, frozen=True, kw_only=True):
+    """`value` is `None` with a `reason` when fewer values were seen than the percentile needs."""
+
+    value: float | None
+    n: int
+    floor: int
+    reason: str = ""
+
+
+class Item(Struct, frozen=True):
+    """One item's mean score over its K answers, and the cluster it belongs to."""
+
+    id: str
+    cluster: str
+    value: float
+    answers: int
+
+
+def unknown(method: str, n: int = 0, value: float | None = None) -> Interval:
+    return Interval(value=value, lo=None, hi=None, n=n, method=method)
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval for independent yes/no outcomes."""
+    if n == 0:
+        return unknown("wilson")
+    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(value=successes / n, lo=float(found.low), hi=float(found.high), n=n, method="wilson")
+
+
+def exact(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval: covers at least `confidence` whatever the truth; wider than Wilson's."""
+    if n == 0:
+        return unknown("exact")
+    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return Interval(value=successes / n, lo=float(found.low), hi=float(found.high), n=n, method="exact")
+
+
+def clustered_se(values: Sequence[float] | Floats, clusters: Sequence[str]) -> tuple[float | None, int]:
+    """Standard error of the mean and the number of clusters G; `None` with fewer than two clusters.
+
+    SE = sqrt(G/(G-1) * sum_g (sum_{i in g} (s_i - mean))^2) / n; with singletons it is the ordinary one.
+    """
+    array = np.asarray(values, dtype=float)
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(index.max()) + 1 if len(array) else 0
+    if count < 2:
+        return None, count
+    sums = np.bincount(index, weights=array - array.mean(), minlength=count)
+    return float(np.sqrt(count / (count - 1) * np.sum(sums**2)) / len(array)), count
+
+
+def mean_t(values: Sequence[float], clusters: Sequence[str] | None = None, confidence: float = 0.95) -> Interval:
+    """Mean with a t interval, G-1 degrees of freedom, standard error by clusters; `n` is the number of clusters."""
+    if not len(values):
+        return unknown("t")
+    mean = float(np.mean(values))
+    se, groups = clustered_se(values, clusters if clusters is not None else [str(i) for i in range(len(values))])
+    method = "t" if clusters is None or groups == len(values) else "t_clustered"
+    if se is None:
+        return unknown(method, groups, mean)
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, groups - 1)) * se
+    return Interval(value=mean, lo=mean - half, hi=mean + half, n=groups, method=method)
+
+
+def wilson_clustered(values: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Interval:
+    """Wilson's interval on the effective number of independent outcomes, for values in [0, 1] in clusters.
+
+    n_eff = p(1-p)/SE^2 with the clustered standard error, and a t quantile with G-1 degrees of freedom in place of z. Where all values
+    are equal the standard error says nothing, and every cluster counts as one outcome. Also for item means over K answers.
+    """
+    if not len(values):
+        return unknown("wilson_clustered")
+    p = min(1.0, max(0.0, float(np.mean(values))))
+    se, groups = clustered_se(values, clusters)
+    if se is None:
+        return unknown("wilson_clustered", groups, p)
+    n_eff = p * (1 - p) / se**2 if se > 0 and 0 < p < 1 else float(groups)
+    t = float(scipy.stats.t.ppf(0.5 + confidence / 2, groups - 1))
+    lo, hi = _wilson_limits(p, n_eff, t)
+    return Interval(value=p, lo=lo, hi=hi, n=groups, method="wilson_clustered")
+
+
+def _wilson_limits(p: float, n: float, z: float) -> tuple[float, float]:
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """BCa bootstrap interval of the mean of values in [0, 1], resampling whole values (notes, never sentences).
+
+    Where BCa has no answer (a bootstrap distribution too lumpy for its corrections) the percentile interval is given, and `method` says
+    so. Where all values are equal no resampling can tell anything: Wilson's interval is given, since m(1-m) is the largest variance
+    that values in [0, 1] with mean m can have. Above 1,000 values: the t interval.
+    """
+    array = np.asarray(values, dtype=float)
+    n = len(array)
+    if n < 2:
+        return unknown("bca", n, float(array[0]) if n else None)
+    mean = float(array.mean())
+    if np.ptp(array) == 0:
+        lo, hi = _wilson_limits(mean, n, float(scipy.stats.norm.ppf(0.5 + confidence / 2)))
+        return Interval(value=mean, lo=lo, hi=hi, n=n, method="wilson_equal_values")
+    if n > BOOTSTRAP_LARGEST:
+        return mean_t(list(array), None, confidence)
+    for method in ("BCa", "percentile"):
+        with np.errstate(all="ignore"):
+            found = scipy.stats.bootstrap(
+                (array,), np.mean, confidence_level=confidence, n_resamples=BOOTSTRAP_RESAMPLES, method=method, rng=seed
+            ).confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            break
+    return Interval(value=mean, lo=float(found.low), hi=float(found.high), n=n, method=method.lower())
+
+
+def items_of(scores: Sequence[tuple[str, str, float]]) -> tuple[Item, ...]:
+    """`(item, cluster, value)` of every scored answer, folded to item means (pass@1: the mean over an item's answers)."""
+    values: dict[str, list[float]] = {}
+    cluster_of: dict[str, str] = {}
+    for item, cluster, value in scores:
+        values.setdefault(item, []).append(value)
+        cluster_of[item] = cluster or item
+    return tuple(Item(i, cluster_of[i], math.fsum(v) / len(v), len(v)) for i, v in values.items())
+
+
+def score_interval(items: Sequence[Item], confidence: float = 0.95) -> Interval:
+    """The interval that fits: Wilson for one yes/no answer to each independent item, its clustered form for repeats or clusters,
+    BCa for graded scores (t by clusters where graded items share clusters)."""
+    values = [i.value for i in items]
+    clusters = [i.cluster for i in items]
+    shared = len(set(clusters)) < len(clusters)
+    yes_no = all(v in (0.0, 1.0) for v in values)
+    repeated = any(i.answers > 1 for i in items)
+    if yes_no and not shared and not repeated:
+        return wilson(int(sum(values)), len(values), confidence)
+    if yes_no or repeated:
+        return wilson_clustered(values, clusters, confidence)
+    if shared:
+        return clip(mean_t(values, clusters, confidence))
+    return clip(bootstrap_mean(values, confidence))
+
+
+def clip(interval: Interval, lowest: float = 0.0, highest: float = 1.0) -> Interval:
+    """The same interval with limits kept inside the range that the value can have."""
+    if interval.lo is None or interval.hi is None:
+        return interval
+    return Interval(
+        value=interval.value,
+        lo=max(lowest, interval.lo),
+        hi=min(highest, interval.hi),
+        n=interval.n,
+        method=interval.method,
+    )
+
+
+def percentile_floor(q: float, confidence: float = 0.99) -> int:
+    """Fewest values for which percentile `q` (0.95 for p95) may be shown.
+
+    The rule of MLPerf's early stopping with one value above the bound: the smallest n with P(Bin(n, 1-q) <= 1) <= 1 - confidence;
+    p50 11, p90 64, p95 130, p99 662 at 0.99.
+    """
+    low, high = 1, 2
+    while scipy.stats.binom.cdf(1, high, 1 - q) > 1 - confidence:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if scipy.stats.binom.cdf(1, middle, 1 - q) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+FLOORS: Mapping[float, int] = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662}
+"""`percentile_floor` at 99 % confidence."""
+
+
+def percentile(values: Sequence[float], q: float) -> Percentile:
+    """Percentile by linear interpolation, or nothing and the reason below its floor."""
+    floor = FLOORS[q] if q in FLOORS else percentile_floor(q)
+    n = len(values)
+    if n < floor:
+        return Percentile(value=None, n=n, floor=floor, reason=f"p{100 * q:g} needs {floor} values, {n} were seen")
+    return Percentile(value=float(np.quantile(np.asarray(values, dtype=float), q)), n=n, floor=floor)
+
+
+def batch_means(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of batch means with a t interval: for figures whose neighbours in time depend on each other."""
+    if len(values) < 2:
+        return unknown("batch_means", len(values), float(values[0]) if values else None)
+    found = mean_t(values, None, confidence)
+    return Interval(value=found.value, lo=found.lo, hi=found.hi, n=len(values), method="batch_means")

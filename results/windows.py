@@ -1,0 +1,182 @@
+"""Where a step is in its steady state, what was produced in it, and how much is drawn at rest.
+
+Steady state of a batch of B and N requests (ML.ENERGY benchmark): from the moment B requests have produced a first token to the moment
+N-B-1 have finished. Tokens of a request are taken to appear evenly between its first and its last one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+from msgspec import Struct
+
+from results.energy import MAX_GAP_S, Energy, mean_power
+from results.records import Answered, Ranked
+from results.series import Series
+from results.stats import Floats, Interval, batch_means
+from results.views import StepRecords, Window
+
+SUB_WINDOWS = 5
+BATCHES = 10
+
+
+class Piece(Struct, frozen=True):
+    """Tokens that came evenly between two instants."""
+
+    start_ns: int
+    end_ns: int
+    tokens: float
+
+
+class Stationarity(Struct, frozen=True, kw_only=True):
+    """`spread` is (largest - smallest) / mean of five sub-windows; `drifts` when the slope's 95 % interval excludes zero."""
+
+    spread: float | None
+    drifts: bool | None
+
+
+def batch_limit(step: StepRecords) -> int:
+    """B: the declared concurrency; where the load is open or a ranking, as many as were ever in flight together."""
+    if step.facts.concurrency and not step.ranked:
+        return step.facts.concurrency
+    return most_in_flight([(r.start_ns, r.end_ns) for r in (*step.answered, *step.ranked)])
+
+
+def most_in_flight(spans: Sequence[tuple[int, int]]) -> int:
+    """The largest number of requests under way at one instant; one that ends as another begins is not counted with it."""
+    changes = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    most = now = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def steady_window(step: StepRecords) -> Window | None:
+    """The steady state, `None` when there are too few requests for one (fewer than 2B + 2) or the step did not end."""
+    if step.span is None:
+        return None
+    firsts, lasts = _milestones(step)
+    limit, count = batch_limit(step), len(lasts)
+    if limit <= 1:
+        return _window(firsts[0], lasts[-1]) if count >= 2 else None
+    if count < 2 * limit + 2:
+        return None
+    return _window(firsts[limit - 1], lasts[count - limit - 2])
+
+
+def _milestones(step: StepRecords) -> tuple[list[int], list[int]]:
+    """First-token and finishing times, each in order; a ranking gives its result at its end and begins at its start."""
+    if step.ranked:
+        done = [r for r in step.ranked if r.error is None]
+        return sorted(r.start_ns for r in done), sorted(r.end_ns for r in done)
+    answered = [a for a in step.answered if a.error is None and a.first_ns is not None]
+    return sorted(a.first_ns or 0 for a in answered), sorted(a.last_ns or a.end_ns for a in answered)
+
+
+def _window(start_ns: int, end_ns: int) -> Window | None:
+    return Window(start_ns, end_ns) if end_ns > start_ns else None
+
+
+def output_pieces(answered: Sequence[Answered]) -> list[Piece] | None:
+    """Output tokens of every request that succeeded; `None` when the count of one is unknown."""
+    done = [a for a in answered if a.error is None]
+    if any(a.output_tokens is None for a in done):
+        return None
+    pieces = []
+    for a in done:
+        tokens, first_ns, last_ns = a.output_tokens or 0, a.first_ns or a.end_ns, a.last_ns or a.end_ns
+        if tokens:
+            pieces.append(Piece(first_ns, first_ns, 1.0))
+        if tokens > 1:
+            pieces.append(Piece(first_ns, last_ns, tokens - 1.0))
+    return pieces
+
+
+def prompt_pieces(records: Sequence[Answered | Ranked]) -> list[Piece] | None:
+    """Prompt tokens evaluated (cached ones left out), spread from the start of a request to its first token or its result."""
+    done = [r for r in records if r.error is None]
+    if any(r.prompt_tokens is None for r in done):
+        return None
+    pieces = []
+    for r in done:
+        match r:
+            case Answered():
+                tokens = (r.prompt_tokens or 0) - (r.cached_tokens or 0)
+                pieces.append(Piece(r.start_ns, r.first_ns or r.end_ns, float(tokens)))
+            case Ranked():
+                pieces.append(Piece(r.start_ns, r.end_ns, float(r.prompt_tokens or 0)))
+    return pieces
+
+
+def tokens_until(pieces: Sequence[Piece], times_ns: Sequence[int]) -> Floats:
+    """Tokens that had appeared by each of the times."""
+    if not pieces:
+        return np.zeros(len(times_ns))
+    origin = pieces[0].start_ns  # nanoseconds since boot do not fit a float exactly
+    start = np.array([p.start_ns - origin for p in pieces], dtype=float)
+    length = np.array([p.end_ns - p.start_ns for p in pieces], dtype=float)
+    tokens = np.array([p.tokens for p in pieces])
+    totals = []
+    for time_ns in times_ns:
+        passed = float(time_ns - origin) - start
+        share = np.where(length > 0, np.clip(passed / np.where(length > 0, length, 1.0), 0.0, 1.0), (passed >= 0).astype(float))
+        totals.append(float(np.sum(share * tokens)))
+    return np.array(totals)
+
+
+def tokens_in(pieces: Sequence[Piece], window: Window) -> float:
+    """Tokens that appeared inside the window, fractions of requests included."""
+    before, after = tokens_until(pieces, [window.start_ns, window.end_ns])
+    return float(after - before)
+
+
+def rates(pieces: Sequence[Piece], window: Window, parts: int) -> Floats:
+    """Tokens per second in each of so many equal parts of the window."""
+    edges = [window.start_ns + (window.end_ns - window.start_ns) * i // parts for i in range(parts + 1)]
+    return np.diff(tokens_until(pieces, edges)) / (np.diff(np.array(edges, dtype=np.int64)) / 1e9)
+
+
+def throughput(pieces: Sequence[Piece], window: Window) -> Interval:
+    """Tokens per second over the window with a batch-means interval (10 batches), since neighbouring seconds depend on each other."""
+    return batch_means([float(r) for r in rates(pieces, window, BATCHES)])
+
+
+def stationarity(pieces: Sequence[Piece], window: Window) -> Stationarity:
+    """Whether the rate stays the same through the window."""
+    means = rates(pieces, window, SUB_WINDOWS)
+    if not means.mean() > 0:
+        return Stationarity(spread=None, drifts=None)
+    batches = rates(pieces, window, BATCHES)
+    low, high = slope_interval(np.arange(len(batches), dtype=float), batches)
+    return Stationarity(spread=float(np.ptp(means) / means.mean()), drifts=not low <= 0 <= high)
+
+
+def slope_interval(x: Floats, y: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """t interval of a straight line's slope; a perfectly level line gives (0, 0)."""
+    if np.ptp(y) == 0:
+        return 0.0, 0.0
+    fit = scipy.stats.linregress(x, y)
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(x) - 2)) * float(fit.stderr)
+    return float(fit.slope) - half, float(fit.slope) + half
+
+
+def idle_power(series: Series, window: Window | None, like: Energy, side: str) -> float | None:
+    """Mean watts at rest by the meters of `like`; `None` without at least two readings of each device.
+
+    `side` says which end of the window touches the work (`before`: its end, `after`: its start); readings beyond a gap belong to
+    another attempt.
+    """
+    if window is None or not like.meters:
+        return None
+    info = series.meters[like.meters[0]]
+    field = "power_w" if any(len(series.column(info.meter, d, "power_w").times_ns) for d in info.devices) else "energy_j"
+    times = series.column(info.meter, info.devices[0], field).within(window.start_ns, window.end_ns).times_ns
+    if len(times) < 2:
+        return None
+    runs = np.split(times, np.flatnonzero(np.diff(times) > MAX_GAP_S * 1e9) + 1)
+    run = runs[-1] if side == "before" else runs[0]
+    # Other devices are read some milliseconds apart: keep inside what all of them have.
+    if len(run) < 4:
+        return mean_power(series, int(run[0]), int(run[-1]), like) if len(run) > 1 else None
+    return mean_power(series, int(run[1]), int(run[-2]), like)
