@@ -261,10 +261,14 @@ def _tariff_of(prepared: Any) -> Path | None:
 
 def _write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) -> Path:
     from results.report import write_report
+    from results.store import DERIVED, RunDir
 
     if lang not in ("en", "zh"):
         raise ConfigError(f"--lang {lang}: only en and zh are there")
-    return write_report(runs, out, tariff, lang)
+    written = write_report(runs, out, tariff, lang)
+    if out.resolve() in {r.resolve() for r in runs}:
+        RunDir(out).reseal(DERIVED)
+    return written
 
 
 def _say_end(outcomes: dict[str, str], written: Path) -> None:

@@ -160,6 +160,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     data: str | None = None
     scoring: Literal["likelihood", "letters", "generate"] | None = None
     limit: Positive | None = None
+    offset: Annotated[int, Meta(ge=0)] = 0
+    """Begin so many items later in the shuffled order, going round at the end; for asking a pool in turns."""
     max_tokens: Positive | None = None
     load: tuple[Load, ...] | None = None
     samples_per_item: Positive | None = None

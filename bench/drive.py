@@ -40,8 +40,9 @@ def drive(backend: Backend, step: JobStep, seen: TokenCount) -> Iterator[Outcome
 
     Raises what the backend raises for the whole engine (`BackendOutOfMemory`, a crash); a request that failed is a record.
     """
+    todo: list[Callable[[], Outcome]]
     if step.ranks:
-        todo = [partial(_rank, backend, step.name, request) for request in step.ranks]
+        todo = [partial(_rank, backend, step.name, ranking) for ranking in step.ranks]
         yield from _closed_loop(todo, backend.max_concurrency)
     elif step.load.rate_per_s:
         yield from _open_loop(backend, step, seen, arrivals(len(step.requests), step.load.rate_per_s, step.seed))

@@ -48,7 +48,8 @@ def load_tasks(
         count = options.limit if limit is None else min(limit, options.limit or limit)
         if not samples:
             raise ConfigError(f"task `{name}`: no samples in its data")
-        loaded[name] = TaskData(task, options, tuple(samples[:count]), digest)
+        start = options.offset % len(samples)
+        loaded[name] = TaskData(task, options, tuple((samples[start:] + samples[:start])[:count]), digest)
     return loaded
 
 

@@ -16,7 +16,10 @@ from tasks import TASKS
 
 ENGINES = {
     "llama_cpp": ("llama_cpp", "pip install -e '.[llama-cpp]'"),
-    "transformers": ("transformers", "pip install -e '.[transformers]', or name an environment that has it with `python =`"),
+    "transformers": (
+        "transformers",
+        "pip install -e '.[transformers]', or name an environment that has it with `python =`",
+    ),
     "vllm": ("vllm", "install vllm in an environment of its own and name it with `python =`"),
     "openai_server": ("httpx", ""),
     "recorded": ("msgspec", ""),
@@ -68,7 +71,9 @@ def print_plan(prepared: Prepared) -> None:
         for sentence in dict.fromkeys(filter(None, (cell.facts.skipped, cell.facts.prediction.advice))):
             out.print(f"{cell.facts.deployment}: {sentence}", markup=False)
     total = planned_seconds(prepared.cells)
-    out.print(f"Whole run: {'unknown' if total is None else f'about {total / 60:.0f} min'}. Predictions are not measurements.")
+    out.print(
+        f"Whole run: {'unknown' if total is None else f'about {total / 60:.0f} min'}. Predictions are not measurements."
+    )
 
 
 def print_host(host: Any, sensors: Any, found: tuple[EngineState, ...]) -> None:
@@ -139,7 +144,8 @@ def print_power(margin: float, json: bool) -> None:
     from results.stats import required_items
 
     rows = [
-        {"discordance": psi, "non_inferiority_items": required_items(margin, psi)} for psi in (0.02, 0.05, 0.1, 0.2, 0.3)
+        {"discordance": psi, "non_inferiority_items": required_items(margin, psi)}
+        for psi in (0.02, 0.05, 0.1, 0.2, 0.3)
     ]
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
@@ -158,7 +164,9 @@ def print_verify(run: RunDir, json: bool) -> int:
 
     manifest, edits = run.manifest(), run.edits()
     findings = {
-        cell.id: judge(manifest, cell, run.cell(cell.id).events(), run.cell(cell.id).telemetry(), run.cell(cell.id).scores())
+        cell.id: judge(
+            manifest, cell, run.cell(cell.id).events(), run.cell(cell.id).telemetry(), run.cell(cell.id).scores()
+        )
         for cell in manifest.cells
     }
     if json:
@@ -179,5 +187,7 @@ def _print_findings(edits: list[str], findings: dict[str, Any]) -> None:
     for cell, found in findings.items():
         for f in found:
             if f.verdict in ("fail", "unknown"):
-                table.add_row(cell, f.step or "", f.rule, f.severity, f.verdict, str(f.observed), str(f.threshold), f.sentence)
+                table.add_row(
+                    cell, f.step or "", f.rule, f.severity, f.verdict, str(f.observed), str(f.threshold), f.sentence
+                )
     out.print(table)

@@ -1,0 +1,36 @@
+"""What the machine is and what it draws. Knows no model and no engine.
+
+Power comes with its class of evidence: M1 wall analyser, M2 node sensor, M3 component counters, M4 sampled component power, E1 to E3
+estimates. What was not read is None.
+"""
+
+from hardware.base import Meter, MeterInfo, Reading, SensorReport, WatchedProcess
+from hardware.constant import ConstantMeter
+from hardware.fingerprint import changes, digest, fingerprint
+from hardware.host import Gpu, Host, HostError, describe_host, load_host, measure_memory_bandwidth
+from hardware.machine import Cpu
+from hardware.meters import MeterOptions, open_meters, sensors
+from hardware.sampler import Sampler
+
+__all__ = [
+    "ConstantMeter",
+    "Cpu",
+    "Gpu",
+    "Host",
+    "HostError",
+    "Meter",
+    "MeterInfo",
+    "MeterOptions",
+    "Reading",
+    "Sampler",
+    "SensorReport",
+    "WatchedProcess",
+    "changes",
+    "describe_host",
+    "digest",
+    "fingerprint",
+    "load_host",
+    "measure_memory_bandwidth",
+    "open_meters",
+    "sensors",
+]

@@ -57,6 +57,17 @@ class Reading(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class SensorReport(Struct, frozen=True, kw_only=True):
+    """One interface as `host` shows it. `note` says what it reads, or why it cannot be used and what would give better."""
+
+    interface: str
+    usable: bool
+    evidence: str
+    boundary: str
+    devices: tuple[str, ...] = ()
+    note: str = ""
+
+
 class Meter(Protocol):
     """Reads one kind of device. `read` never raises for a device that vanished: it returns a reading with `error`."""
 

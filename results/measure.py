@@ -1,15 +1,26 @@
-"""What one step measured: accuracy, tokens and times, memory. Each a frozen value made from the step's records."""
+"""What one step measured: accuracy, tokens, times, memory, energy. Each a frozen value made from the step's records."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from results.energy import Where, where_of
+from results.energy import Energy, cross_check, where_of, window_energy
+from results.memory import Memory, memory_of
 from results.records import Answered, Ranked
-from results.series import Series
+from results.series import Series, Window
 from results.stats import Interval, Percentile, items_of, percentile, score_interval, unknown
-from results.views import StepRecords, Window
+from results.views import StepRecords
+from results.windows import (
+    Stationarity,
+    idle_power,
+    output_pieces,
+    prompt_pieces,
+    stationarity,
+    steady_window,
+    throughput,
+    tokens_in,
+)
 
 MILLI = 1e-6
 """Nanoseconds to milliseconds."""
@@ -59,19 +70,6 @@ class Latency(Struct, frozen=True, kw_only=True):
     """Prompt tokens evaluated per second of TTFT; only at concurrency 1, where TTFT has no queueing in it."""
 
 
-class Memory(Struct, frozen=True, kw_only=True):
-    """Bytes, highest reading during the step."""
-
-    vram_reserved: int | None
-    vram_needed: int | None
-    host: int | None
-    host_anon: int | None
-    host_file: int | None
-    host_needed: int | None
-    """Weights, cache used and compute buffers of an engine that works in host memory."""
-    reason: str = ""
-
-
 def accuracy_of(step: StepRecords) -> Accuracy:
     """Verdict counts and the mean score with its interval; an error has no score and is never a zero."""
     scores = step.scores
@@ -80,7 +78,7 @@ def accuracy_of(step: StepRecords) -> Accuracy:
     items = items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None])
     finished = [s.value for s in judged if s.value is not None and s.verdict in ("correct", "wrong")]
     failed = {(s.sample, s.repeat) for s in scores if s.verdict == "error"}
-    failed |= {(r.sample, r.repeat) for r in (*step.answered, *step.ranked) if r.error is not None}
+    failed |= {(r.sample, r.repeat) for r in step.records if r.error is not None}
     known = bool(scores)
     return Accuracy(
         interval=score_interval(items) if items else unknown("none"),
@@ -110,7 +108,9 @@ def tokens_of(step: StepRecords) -> Tokens:
         output=output,
         think=sum(think) if think else None,
         output_mean=output / len(answers) if output is not None else None,
-        characters=sum(len(_answer_text(t)) for t in texts if t) if answers and all(t is not None for t in texts) else None,
+        characters=sum(len(_answer_text(t)) for t in texts if t)
+        if answers and all(t is not None for t in texts)
+        else None,
     )
 
 
@@ -154,83 +154,77 @@ def tpot_ms(answer: Answered) -> float | None:
 
 
 def _prefill_speed(answers: Sequence[Answered]) -> float | None:
-    spans = [(a.prompt_tokens, a.cached_tokens or 0, a.first_ns - a.start_ns) for a in answers if a.first_ns is not None]
+    spans = [
+        (a.prompt_tokens, a.cached_tokens or 0, a.first_ns - a.start_ns) for a in answers if a.first_ns is not None
+    ]
     seconds = sum(ns for _, _, ns in spans) / 1e9
     tokens = total(p - c if p is not None else None for p, c, _ in spans)
     return tokens / seconds if tokens is not None and seconds > 0 else None
 
 
-def memory_of(step: StepRecords, series: Series) -> Memory:
-    """The highest readings within the step; what a device did not tell is `None`, never 0."""
+class Steady(Struct, frozen=True, kw_only=True):
+    """The steady part of a step. Tokens are those that appeared inside it, not those of requests that finished in it."""
+
+    window: Window
+    output: Interval
+    """Output tokens per second, batch-means interval; unknown for rankings."""
+    prompt: Interval
+    output_tokens: float | None
+    level: Stationarity
+    energy: Energy
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """All that one finished step measured."""
+
+    seconds: float
+    accuracy: Accuracy
+    tokens: Tokens
+    latency: Latency
+    memory: Memory
+    energy: Energy
+    cross_check: float | None
+    """|counter - integral| / counter of the worst device."""
+    steady: Steady | None
+    idle_before_w: float | None
+    idle_loaded_w: float | None
+    idle_after_w: float | None
+
+
+def measure(step: StepRecords, series: Series) -> Measured | None:
+    """Everything of one step; `None` when it did not end."""
     if step.span is None:
-        return Memory(vram_reserved=None, vram_needed=None, host=None, host_anon=None, host_file=None, host_needed=None)
+        return None
     where = where_of(step.engine.device if step.engine else None)
-    reserved, reason = _reserved(step, series, where)
-    host = _host_peak(series, step.span, ("anon_bytes", "file_bytes", "shared_bytes"))
-    needed = needed_bytes(step)
-    return Memory(
-        vram_reserved=reserved,
-        vram_needed=needed if where == "gpu" else None,
-        host=host,
-        host_anon=_host_peak(series, step.span, ("anon_bytes",)),
-        host_file=_host_peak(series, step.span, ("file_bytes",)),
-        host_needed=needed if where == "cpu" else None,
-        reason=reason,
+    energy = window_energy(series, step.span.start_ns, step.span.end_ns, where)
+    return Measured(
+        seconds=step.span.seconds,
+        accuracy=accuracy_of(step),
+        tokens=tokens_of(step),
+        latency=latency_of(step),
+        memory=memory_of(step, series),
+        energy=energy,
+        cross_check=cross_check(series, step.span.start_ns, step.span.end_ns, energy.meters),
+        steady=_steady(step, series),
+        idle_before_w=idle_power(series, step.idle_before, energy, "before"),
+        idle_loaded_w=idle_power(series, step.idle_loaded, energy, "before"),
+        idle_after_w=idle_power(series, step.idle_after, energy, "after"),
     )
 
 
-def _host_peak(series: Series, span: Window, fields: tuple[str, ...]) -> int | None:
-    """Largest sum of the fields in one reading of the process tree; a reading that lacks one of them does not count."""
-    sums = [
-        sum(parts)
-        for meter, device in series.with_field("anon_bytes")
-        for tick in series.ticks(meter, device)
-        if span.start_ns <= tick.time_ns <= span.end_ns
-        and len(parts := [v for f in fields if (v := getattr(tick, f)) is not None]) == len(fields)
-    ]
-    return max(sums, default=None)
-
-
-def _reserved(step: StepRecords, series: Series, where: Where | None) -> tuple[int | None, str]:
-    """Highest memory of our processes, every device added; else how much the devices' use rose since before the worker."""
-    if where != "gpu" or step.span is None:
-        return None, ""
-    ours = [
-        series.column(m, d, "memory_bytes").within(step.span.start_ns, step.span.end_ns)
-        for m, d in series.with_field("memory_bytes")
-    ]
-    if ours and all(len(c.values) for c in ours):
-        return int(sum(c.values.max() for c in ours)), ""
-    return _device_rise(step, series, step.span)
-
-
-def _device_rise(step: StepRecords, series: Series, span: Window) -> tuple[int | None, str]:
-    rise = 0
-    devices = series.with_field("memory_used_bytes")
-    for meter, device in devices:
-        foreign = series.column(meter, device, "foreign_processes").values
-        if len(foreign) and foreign.max() > 0:
-            return None, f"memory of our processes is not told, and others use {device}"
-        used = series.column(meter, device, "memory_used_bytes")
-        during = used.within(span.start_ns, span.end_ns).values
-        before = used.within(step.idle_before.start_ns, step.idle_before.end_ns).values if step.idle_before else during[:0]
-        if not len(during) or not len(before):
-            return None, f"memory of our processes is not told, and {device} was not read before the worker"
-        rise += int(during.max() - before.min())
-    return (rise, "rise of the devices' use since before the worker") if devices else (None, "no device memory was read")
-
-
-def needed_bytes(step: StepRecords) -> int | None:
-    """Weights, the cache that was used at its peak, and compute buffers; `None` where the engine leaves one of them untold."""
-    engine = step.engine
-    if engine is None:
+def _steady(step: StepRecords, series: Series) -> Steady | None:
+    window = steady_window(step)
+    if window is None:
         return None
-    weights = engine.memory.get("weights", engine.weight_bytes)
-    compute = max(
-        [m["compute"] for m in (engine.memory, *(s.memory for s in step.states)) if "compute" in m],
-        default=None,
+    output = output_pieces(step.answered) if step.answered else None
+    prompt = prompt_pieces(step.records)
+    main = output if output is not None else prompt
+    where = where_of(step.engine.device if step.engine else None)
+    return Steady(
+        window=window,
+        output=throughput(output, window) if output is not None else unknown("batch_means"),
+        prompt=throughput(prompt, window) if prompt is not None else unknown("batch_means"),
+        output_tokens=tokens_in(output, window) if output is not None else None,
+        level=stationarity(main, window) if main is not None else Stationarity(spread=None, drifts=None),
+        energy=window_energy(series, window.start_ns, window.end_ns, where),
     )
-    used = max((s.cache_tokens_used for s in step.states if s.cache_tokens_used is not None), default=None)
-    if used is None or engine.cache_bytes_per_token is None or weights is None or compute is None:
-        return None
-    return int(weights + used * engine.cache_bytes_per_token + compute)

@@ -1,5 +1,6 @@
 """Telemetry of one cell as time series: one column for each meter, device and field, made once and kept."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,17 @@ from results.records import MeterInfo, Telemetry, Tick
 
 Times = NDArray[np.int64]
 Values = NDArray[np.float64]
+
+
+class Window(Struct, frozen=True):
+    """Two instants of the host's monotonic clock."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
 
 
 class Column(Struct, frozen=True):
@@ -33,6 +45,10 @@ class Column(Struct, frozen=True):
         )
 
 
+def _time(tick: Tick) -> int:
+    return tick.time_ns
+
+
 class Series:
     """All telemetry of a cell, asked by meter, device and field name of `Tick`."""
 
@@ -52,6 +68,12 @@ class Series:
 
     def ticks(self, meter: str, device: str) -> list[Tick]:
         return self._ticks.get((meter, device), [])
+
+    def within(self, meter: str, device: str, window: Window) -> list[Tick]:
+        """Readings of one device taken in the window, failed ones too."""
+        ticks = self.ticks(meter, device)
+        first = bisect_left(ticks, window.start_ns, key=_time)
+        return ticks[first : bisect_right(ticks, window.end_ns, key=_time)]
 
     def column(self, meter: str, device: str, field: str) -> Column:
         key = (meter, device, field)

@@ -223,3 +223,36 @@ def batch_means(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return unknown("batch_means", len(values), float(values[0]) if values else None)
     found = mean_t(values, None, confidence)
     return Interval(value=found.value, lo=found.lo, hi=found.hi, n=len(values), method="batch_means")
+
+
+class SampleSize(Struct, frozen=True, kw_only=True):
+    """Items needed at one share of discordant answers."""
+
+    discordance: float
+    items: int
+
+
+def required_items(margin: float, discordance: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Items for the claim "not worse by more than `margin`" (one-sided `alpha`) when both are truly equal.
+
+    n = (z_{1-alpha} + z_{power})^2 * discordance / margin^2; `discordance` is the share of items on which one is right and the other
+    wrong. A margin of 1 point at 10 % discordance needs 6,183 items.
+    """
+    z = float(scipy.stats.norm.ppf(1 - alpha) + scipy.stats.norm.ppf(power))
+    return math.ceil(z * z * discordance / margin**2)
+
+
+def sample_sizes(
+    margin: float, discordances: Sequence[float] = (0.02, 0.05, 0.10, 0.20, 0.30)
+) -> tuple[SampleSize, ...]:
+    """`required_items` at several shares of discordant answers."""
+    return tuple(SampleSize(discordance=d, items=required_items(margin, d)) for d in discordances)
+
+
+def detectable_difference(n: int, discordance: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true difference between two variants on the same `n` items that a two-sided test finds with `power`.
+
+    (z_{1-alpha/2} + z_{power}) * sqrt(discordance / n): 1,273 items at 10 % discordance show 2.5 points.
+    """
+    z = float(scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power))
+    return z * math.sqrt(discordance / n)

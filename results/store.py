@@ -5,7 +5,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -139,19 +139,32 @@ class RunDir:
             raise StoreError(f"{path}: broken manifest: {error}") from error
 
     def seal(self) -> str:
-        """Hash every file that is not derived; returns the seal's own hash."""
-        files = {name: _sha256(self.path / name) for name in self._sealed_names()}
-        body = _ENCODER.encode(files)
-        digest = hashlib.sha256(body).hexdigest()
+        """Hash every file of the run; returns the seal's own hash."""
+        return self._write_seal({name: _sha256(self.path / name) for name in self._sealed_names()})
+
+    def reseal(self, names: Sequence[str]) -> None:
+        """Take files that were made anew on purpose (a report) into the seal; the others keep the hash they were sealed with."""
+        if (seal := self._read_seal()) is None:
+            return
+        fresh = {name: _sha256(self.path / name) for name in names if (self.path / name).exists()}
+        self._write_seal({**seal.files, **fresh})
+
+    def _read_seal(self) -> "_Seal | None":
+        try:
+            return msgspec.json.decode((self.path / "seal.json").read_bytes(), type=_Seal)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _write_seal(self, files: dict[str, str]) -> str:
+        files = dict(sorted(files.items()))
+        digest = hashlib.sha256(_ENCODER.encode(files)).hexdigest()
         write_atomically(self.path / "seal.json", _ENCODER.encode({"sha256": digest, "files": files}))
         return digest
 
     def seal_sha256(self) -> str | None:
-        path = self.path / "seal.json"
-        try:
-            return str(msgspec.json.decode(path.read_bytes(), type=_Seal).sha256)
-        except (OSError, msgspec.DecodeError):
-            return None
+        """The seal's own hash; None for a run that is not sealed."""
+        seal = self._read_seal()
+        return seal.sha256 if seal else None
 
     def edits(self) -> list[str]:
         """Sentences that name every file edited, added or removed since the run was sealed; empty when it is whole."""
@@ -176,9 +189,8 @@ class RunDir:
         return found
 
     def _sealed_names(self) -> list[str]:
-        skip = {*DERIVED, "seal.json", "lock"}
         names = (p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
-        return sorted(n for n in names if n not in skip and not n.startswith("report/") and not n.endswith(".part"))
+        return sorted(n for n in names if n not in ("seal.json", "lock") and not n.endswith(".part"))
 
 
 class _OnlySchema(msgspec.Struct):

@@ -25,18 +25,7 @@ from results.records import (
     StepStarted,
     Telemetry,
 )
-from results.series import Series
-
-
-class Window(Struct, frozen=True):
-    """Two instants of the host's monotonic clock."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        return (self.end_ns - self.start_ns) / 1e9
+from results.series import Series, Window
 
 
 class StepRecords(Struct, frozen=True, kw_only=True):
@@ -57,6 +46,11 @@ class StepRecords(Struct, frozen=True, kw_only=True):
     """From the end of loading to the first step: the model is in memory, no request."""
     idle_after: Window | None = None
     """From the end of the worker to the last reading of the attempt."""
+
+    @property
+    def records(self) -> tuple[Answered | Ranked, ...]:
+        """Everything that came to an end, generated and ranked."""
+        return (*self.answered, *self.ranked)
 
     @property
     def engine(self) -> EngineInfo | None:
@@ -128,7 +122,11 @@ class _Gathered:
 
 
 def read_cell(
-    manifest: Manifest, facts: CellFacts, events: Iterable[Event], telemetry: Iterable[Telemetry], scores: Iterable[Scored]
+    manifest: Manifest,
+    facts: CellFacts,
+    events: Iterable[Event],
+    telemetry: Iterable[Telemetry],
+    scores: Iterable[Scored],
 ) -> CellRecords:
     """Put one cell's records in order."""
     gathered = _Gathered()
@@ -179,7 +177,7 @@ def _step(facts: StepFacts, gathered: _Gathered, scores: list[Scored], series: S
 def _idle(gathered: _Gathered, at_ns: int, series: Series) -> tuple[Window | None, Window | None, Window | None]:
     """Idle windows of the attempt in which the step started: bare before, loaded, bare after.
 
-    The sampler runs before the worker is started (`CellStarted`) and after it has gone (`CellEnded`).
+    The sampler runs for a while before the worker is started (`CellStarted`) and after it has gone.
     """
     telemetry = series.span_ns()
     starts = sorted(s.time_ns for s in gathered.started)
@@ -189,14 +187,31 @@ def _idle(gathered: _Gathered, at_ns: int, series: Series) -> tuple[Window | Non
     next_ns = min((t for t in starts if t > at_ns), default=telemetry[1])
     marks = [e.time_ns for e in gathered.ends] + [s.end_ns or s.start_ns for s in gathered.steps.values()]
     since_ns = max([telemetry[0], *(m for m in marks if m < begin_ns)])
-    end_ns = min((e.time_ns for e in gathered.ends if at_ns < e.time_ns <= next_ns), default=None)
+    gone_ns = _gone_ns(gathered, at_ns, next_ns, series)
     loaded = next((x for x in gathered.loads if begin_ns <= x.end_ns <= at_ns), None)
     first_step_ns = min((s.start_ns for s in gathered.steps.values() if begin_ns <= s.start_ns <= at_ns), default=at_ns)
     return (
         _window(since_ns, begin_ns),
         _window(loaded.end_ns, first_step_ns) if loaded else None,
-        _window(end_ns, min(next_ns, telemetry[1])) if end_ns is not None else None,
+        _window(gone_ns, min(next_ns, telemetry[1])) if gone_ns is not None else None,
     )
+
+
+def _gone_ns(gathered: _Gathered, at_ns: int, next_ns: int, series: Series) -> int | None:
+    """When the attempt's worker had gone: after its last step, and after the last reading that still saw a process of it.
+
+    `None` where the attempt has no end or processes were not read.
+    """
+    last_ns = max(
+        (s.end_ns for s in gathered.steps.values() if s.end_ns is not None and at_ns <= s.end_ns <= next_ns),
+        default=None,
+    )
+    watched = series.with_field("processes")
+    if last_ns is None or not watched:
+        return None
+    seen = [series.column(*key, "processes").within(last_ns, next_ns) for key in watched]
+    alive = [int(c.times_ns[c.values > 0][-1]) for c in seen if (c.values > 0).any()]
+    return max(alive, default=last_ns)
 
 
 def _window(start_ns: int, end_ns: int) -> Window | None:

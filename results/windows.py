@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from results.energy import MAX_GAP_S, Energy, mean_power
 from results.records import Answered, Ranked
-from results.series import Series
+from results.series import Series, Window
 from results.stats import Floats, Interval, batch_means
-from results.views import StepRecords, Window
+from results.views import StepRecords
 
 SUB_WINDOWS = 5
 BATCHES = 10
@@ -39,7 +39,7 @@ def batch_limit(step: StepRecords) -> int:
     """B: the declared concurrency; where the load is open or a ranking, as many as were ever in flight together."""
     if step.facts.concurrency and not step.ranked:
         return step.facts.concurrency
-    return most_in_flight([(r.start_ns, r.end_ns) for r in (*step.answered, *step.ranked)])
+    return most_in_flight([(r.start_ns, r.end_ns) for r in step.records])
 
 
 def most_in_flight(spans: Sequence[tuple[int, int]]) -> int:
@@ -120,7 +120,9 @@ def tokens_until(pieces: Sequence[Piece], times_ns: Sequence[int]) -> Floats:
     totals = []
     for time_ns in times_ns:
         passed = float(time_ns - origin) - start
-        share = np.where(length > 0, np.clip(passed / np.where(length > 0, length, 1.0), 0.0, 1.0), (passed >= 0).astype(float))
+        share = np.where(
+            length > 0, np.clip(passed / np.where(length > 0, length, 1.0), 0.0, 1.0), (passed >= 0).astype(float)
+        )
         totals.append(float(np.sum(share * tokens)))
     return np.array(totals)
 
@@ -170,7 +172,9 @@ def idle_power(series: Series, window: Window | None, like: Energy, side: str) -
     if window is None or not like.meters:
         return None
     info = series.meters[like.meters[0]]
-    field = "power_w" if any(len(series.column(info.meter, d, "power_w").times_ns) for d in info.devices) else "energy_j"
+    field = (
+        "power_w" if any(len(series.column(info.meter, d, "power_w").times_ns) for d in info.devices) else "energy_j"
+    )
     times = series.column(info.meter, info.devices[0], field).within(window.start_ns, window.end_ns).times_ns
     if len(times) < 2:
         return None

@@ -18,10 +18,12 @@ from tasks.base import (
     headline,
 )
 from tasks.clinical_qa import CLINICAL_QA_EN, CLINICAL_QA_ZH
+from tasks.speed import SPEED
 
 TASKS: dict[str, Task] = {
     "clinical_qa_en": CLINICAL_QA_EN,
     "clinical_qa_zh": CLINICAL_QA_ZH,
+    "speed": SPEED,
 }
 
 __all__ = [

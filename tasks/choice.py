@@ -87,7 +87,9 @@ def prompt(language: Language, sample: Sample, scoring: Scoring) -> Prompt:
                 continuations=tuple(words.gap + option for option in sample.options),
             )
         case "letters":
-            return Rank(context=f"{lettered}\n{words.cue}", continuations=tuple(words.gap + letter for letter in letters))
+            return Rank(
+                context=f"{lettered}\n{words.cue}", continuations=tuple(words.gap + letter for letter in letters)
+            )
         case "generate":
             wish = words.several if sample.extra.get("multiple") else words.one
             return Generate(messages=(Message("user", f"{lettered}\n\n{wish}"),), max_tokens=MAX_TOKENS)
@@ -109,15 +111,24 @@ def score(language: Language, sample: Sample, scoring: Scoring, answer: Answer) 
 def _ranked(sample: Sample, answer: Answer, metric: str) -> Score:
     """Ties go to the first option. Raises `ValueError` when the engine gave no usable number for each option."""
     if len(answer.logprobs) != len(sample.options) or any(math.isnan(value) for value in answer.logprobs):
-        raise ValueError(f"{len(answer.logprobs)} log-likelihoods for {len(sample.options)} options, or one is not a number")
+        raise ValueError(
+            f"{len(answer.logprobs)} log-likelihoods for {len(sample.options)} options, or one is not a number"
+        )
     right = int(sample.target)
     plain = _first_best(answer.logprobs)
     metrics = {"acc": float(plain == right)}
     chosen = plain
     if metric == "acc_norm":
-        chosen = _first_best([value / len(option) for value, option in zip(answer.logprobs, sample.options, strict=True)])
+        chosen = _first_best(
+            [value / len(option) for value, option in zip(answer.logprobs, sample.options, strict=True)]
+        )
         metrics["acc_norm"] = float(chosen == right)
-    return Score(value=metrics[metric], verdict="correct" if chosen == right else "wrong", answer=LETTERS[chosen], metrics=metrics)
+    return Score(
+        value=metrics[metric],
+        verdict="correct" if chosen == right else "wrong",
+        answer=LETTERS[chosen],
+        metrics=metrics,
+    )
 
 
 def _first_best(values: Sequence[float]) -> int:

@@ -1,0 +1,118 @@
+"""Host memory of the watched process tree, and how busy the whole machine is.
+
+Pages of the tree are added up as the kernel keeps them for each process: anonymous, of files (a mapped GGUF), shared. A page that two
+processes of the tree map counts twice; the exact split (smaps_rollup) would stop the measured process while it is walked.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from hardware import machine
+from hardware.base import MeterInfo, Reading
+from hardware.machine import ROOT
+from hardware.processes import ProcessTree, stat_fields
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Of one process, in bytes and seconds; CPU time and faults include its children that have ended."""
+
+    anon_bytes: int
+    file_bytes: int
+    shared_bytes: int
+    swap_bytes: int
+    major_faults: int
+    cpu_seconds: float
+
+
+class MemoryMeter:
+    """Reads every member of the tree; while there is no worker only the machine."""
+
+    def __init__(self, tree: ProcessTree) -> None:
+        self._tree, self._root = tree, tree.root
+        self._times = machine.cpu_times(tree.root)
+
+    def describe(self) -> MeterInfo:
+        return MeterInfo(
+            meter="memory",
+            devices=("host",),
+            evidence="-",
+            boundary="none",
+            sensor_api="/proc",
+            note="resident pages of the process tree; a page that two of its processes share counts for both",
+        )
+
+    def read(self) -> tuple[Reading, ...]:
+        usages = [u for p in self._tree.members() if (u := usage(p, self._root))]
+        pid = self._tree.pid
+        memory = machine.memory_info(self._root)
+        total, available = memory.get("MemTotal"), memory.get("MemAvailable")
+        known = bool(usages)
+        return (
+            Reading(
+                time_ns=time.monotonic_ns(),
+                meter="memory",
+                device="host",
+                memory_total_bytes=total,
+                memory_used_bytes=None if total is None or available is None else total - available,
+                anon_bytes=sum(u.anon_bytes for u in usages) if known else None,
+                file_bytes=sum(u.file_bytes for u in usages) if known else None,
+                shared_bytes=sum(u.shared_bytes for u in usages) if known else None,
+                swap_bytes=sum(u.swap_bytes for u in usages) if known else None,
+                major_faults=sum(u.major_faults for u in usages) if known else None,
+                cpu_seconds=sum(u.cpu_seconds for u in usages) if known else None,
+                processes=len(usages) if known else None,
+                cgroup_peak_bytes=cgroup_peak(pid, self._root) if pid else None,
+                host_cpu_percent=self._busy_percent(),
+                load_average=_load_average(self._root),
+            ),
+        )
+
+    def close(self) -> None: ...
+
+    def _busy_percent(self) -> float | None:
+        """Of all cores since the last reading."""
+        before, self._times = self._times, machine.cpu_times(self._root)
+        if before is None or self._times is None or self._times[1] <= before[1]:
+            return None
+        return 100.0 * (self._times[0] - before[0]) / (self._times[1] - before[1])
+
+
+def usage(pid: int, root: Path = ROOT) -> Usage | None:
+    """`None` for a process that has gone or is only waiting to be reaped."""
+    path = root / "proc" / str(pid)
+    fields = stat_fields(path)
+    sizes = _sizes(path)
+    if fields is None or "RssAnon" not in sizes:
+        return None
+    return Usage(
+        anon_bytes=sizes["RssAnon"],
+        file_bytes=sizes["RssFile"],
+        shared_bytes=sizes["RssShmem"],
+        swap_bytes=sizes.get("VmSwap", 0),
+        major_faults=int(fields[9]) + int(fields[10]),
+        cpu_seconds=sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK"),
+    )
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for line in (path / "status").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if value.endswith(" kB"):
+                sizes[name] = int(value.split()[0]) * 1024
+    return sizes
+
+
+def cgroup_peak(pid: int, root: Path = ROOT) -> int | None:
+    """High-water mark of the process's control group (version 2) since it was made, page cache included; `None` where not kept."""
+    path = machine.group_paths(pid, root).get("")
+    return machine.read_int(path / "memory.peak") if path else None
+
+
+def _load_average(root: Path) -> float | None:
+    text = machine.read_text(root / "proc/loadavg")
+    return float(text.split()[0]) if text else None

@@ -1,0 +1,197 @@
+"""Has a nightly series changed? Change points on control-normalised figures, with a floor on the effect and a second look.
+
+A point is the night's median, over interleaved blocks, of `log(candidate / control)`, so that drift of the machine cancels. The best single
+split of the last nights is found by `ruptures` (kernel change-point detection with a linear kernel, which is least squares); it counts when its
+t-test is below `ALPHA`, the effect is at least the metric's floor, and at least `MIN_NIGHTS` nights stand behind it. Since the split is chosen to
+maximise the difference, `ALPHA` is not the false-alarm rate: docs/nightly.md holds the simulated one. A single night further than `GROSS_Z`
+robust standard deviations out is a candidate at once, to be confirmed by re-runs the same night.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import ruptures
+import scipy.stats
+from msgspec import Struct
+
+ALPHA = 1e-5
+"""Of one look at one series; keeps false alarms under one in ten series-years (docs/nightly.md)."""
+WINDOW = 40
+"""Nights that are looked at."""
+RECENT = 14
+"""A change older than this was reported when it was young."""
+MIN_NIGHTS = 2
+MIN_HISTORY = 20
+"""Nights before a change that are needed to speak of one."""
+GROSS_Z = 6.0
+GROSS_WINDOW = 20
+NOISE_NIGHTS = 10
+
+Direction = Literal["higher", "lower"]
+
+
+class Metric(Struct, frozen=True):
+    """What is watched: which direction is better, and the smallest relative change worth waking somebody for."""
+
+    name: str
+    better: Direction
+    floor: float
+    """Of |log ratio|; 0.03 is about 3 %."""
+
+
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("output_tokens_per_s", "higher", 0.03),
+        Metric("prompt_tokens_per_s", "higher", 0.03),
+        Metric("samples_per_s", "higher", 0.03),
+        Metric("ttft_p50_ms", "lower", 0.06),
+        Metric("tpot_p50_ms", "lower", 0.03),
+        Metric("e2e_p50_ms", "lower", 0.06),
+        Metric("load_seconds", "lower", 0.25),
+        Metric("energy_per_sample_j", "lower", 0.03),
+        Metric("host_needed_bytes", "lower", 0.02),
+        Metric("vram_reserved_bytes", "lower", 0.02),
+        Metric("vram_needed_bytes", "lower", 0.02),
+    )
+}
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """One night of one series, within one epoch."""
+
+    night: str
+    value: float
+    """Median over blocks of log(candidate / control); log(candidate) where the suite has no control."""
+    block_sd: float | None = None
+    """Standard deviation of the blocks' log ratios."""
+    blocks: int = 1
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """What the judge says of one series tonight. Effects are relative changes: -0.05 is 5 % less."""
+
+    verdict: Literal["steady", "regression", "improvement", "candidate", "too_short"]
+    effect: float | None = None
+    p_value: float | None = None
+    since: str | None = None
+    """First night after the change."""
+    floor: float
+    mde: float | None = None
+    """Smallest relative change that one more night would show (80 % power); None with too few nights."""
+    blind: bool = False
+    """The series is so noisy that a change of the floor's size would pass unseen."""
+    noise: float | None = None
+    """Robust standard deviation from night to night."""
+    autocorrelation: float | None = None
+    reason: str = ""
+
+
+def judge(points: Sequence[Point], metric: Metric) -> Finding:
+    """Judge the last night of one epoch's points, oldest first."""
+    values = np.array([p.value for p in points][-WINDOW:])
+    names = [p.night for p in points][-WINDOW:]
+    noise = noise_of(values)
+    floor = max(metric.floor, 3 * noise) if noise is not None and len(values) >= NOISE_NIGHTS else metric.floor
+    mde = minimum_detectable(noise)
+    seen = {
+        "floor": math.expm1(floor),
+        "mde": mde,
+        "noise": noise,
+        "blind": mde is not None and mde > math.expm1(2 * metric.floor),
+        "autocorrelation": lag_one(values),
+    }
+    if len(values) < MIN_HISTORY + MIN_NIGHTS:
+        gross = _gross(values, names, metric, floor, seen) if len(values) > NOISE_NIGHTS else None
+        missing = f"{len(values)} nights in this epoch; a change point needs {MIN_HISTORY + MIN_NIGHTS}"
+        return gross or Finding(verdict="too_short", reason=missing, **seen)  # type: ignore[arg-type]
+    return _change(values, names, metric, floor, seen) or _gross(values, names, metric, floor, seen) or Finding(verdict="steady", **seen)  # type: ignore[arg-type]
+
+
+def _change(
+    values: np.ndarray, names: Sequence[str], metric: Metric, floor: float, seen: Mapping[str, object]
+) -> Finding | None:
+    """The best split among the recent nights, if it is sure enough and large enough."""
+    split = best_split(values)
+    if split is None:
+        return None
+    before, after = values[:split], values[split:]
+    effect = float(after.mean() - before.mean())
+    if abs(effect) < floor:
+        return None
+    p_value = float(scipy.stats.ttest_ind(after, before, equal_var=True).pvalue)
+    if p_value >= ALPHA:
+        return None
+    return Finding(
+        verdict=direction(effect, metric), effect=math.expm1(effect), p_value=p_value, since=names[split], **seen
+    )  # type: ignore[arg-type]
+
+
+def best_split(values: np.ndarray) -> int | None:
+    """Index of the first night after the best single split; None when it does not lie among the recent nights."""
+    if np.ptp(values) == 0:
+        return None
+    algorithm = ruptures.KernelCPD(kernel="linear", min_size=MIN_NIGHTS)
+    split = int(algorithm.fit(values.reshape(-1, 1)).predict(n_bkps=1)[0])
+    return split if len(values) - RECENT <= split <= len(values) - MIN_NIGHTS and split >= MIN_HISTORY else None
+
+
+def _gross(
+    values: np.ndarray, names: Sequence[str], metric: Metric, floor: float, seen: Mapping[str, object]
+) -> Finding | None:
+    """A single night far out of the last ones: a candidate, to be confirmed by re-runs."""
+    before = values[-GROSS_WINDOW - 1 : -1]
+    centre = float(np.median(before))
+    spread = float(scipy.stats.median_abs_deviation(before, scale="normal"))
+    effect = float(values[-1]) - centre
+    if abs(effect) < floor or abs(effect) <= GROSS_Z * spread:
+        return None
+    words = f"one night {abs(effect) / spread:.1f} robust standard deviations out" if spread else "one night out of a constant"
+    return Finding(verdict="candidate", effect=math.expm1(effect), since=names[-1], reason=words, **seen)  # type: ignore[arg-type]
+
+
+def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -> Finding:
+    """Judge interleaved re-runs (log ratios of one night) against the median of the nights before: their 99 % interval must exclude the floor."""
+    centre = float(np.median([p.value for p in history[-GROSS_WINDOW:]]))
+    shift = np.asarray(reruns, dtype=float) - centre
+    mean, half = float(shift.mean()), math.inf
+    if len(shift) > 1:
+        half = float(scipy.stats.t.ppf(0.995, len(shift) - 1) * shift.std(ddof=1) / math.sqrt(len(shift)))
+    sure = abs(mean) - half > metric.floor
+    return Finding(
+        verdict=direction(mean, metric) if sure else "steady",
+        effect=math.expm1(mean),
+        since=history[-1].night if history else None,
+        floor=math.expm1(metric.floor),
+        reason=f"{len(shift)} re-runs: {math.expm1(mean - half):+.1%} to {math.expm1(mean + half):+.1%} (99 %)",
+    )
+
+
+def direction(effect: float, metric: Metric) -> Literal["regression", "improvement"]:
+    better = effect > 0 if metric.better == "higher" else effect < 0
+    return "improvement" if better else "regression"
+
+
+def noise_of(values: np.ndarray) -> float | None:
+    """Night-to-night standard deviation, from differences of neighbours, so that one step in the series does not count as noise."""
+    if len(values) < 4:
+        return None
+    return float(np.median(np.abs(np.diff(values)))) * 1.4826 / math.sqrt(2)
+
+
+def minimum_detectable(noise: float | None, nights_after: int = MIN_NIGHTS, nights_before: int = MIN_HISTORY) -> float | None:
+    """Relative change found with 80 % power at `ALPHA` after `nights_after` nights; a t-test's, before the search over splits."""
+    if noise is None:
+        return None
+    freedom = nights_before + nights_after - 2
+    reach = scipy.stats.t.ppf(1 - ALPHA / 2, freedom) + scipy.stats.t.ppf(0.8, freedom)
+    return math.expm1(float(reach) * noise * math.sqrt(1 / nights_after + 1 / nights_before))
+
+
+def lag_one(values: np.ndarray) -> float | None:
+    if len(values) < NOISE_NIGHTS or np.ptp(values) == 0:
+        return None
+    centred = values - values.mean()
+    return float((centred[1:] * centred[:-1]).sum() / (centred**2).sum())

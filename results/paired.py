@@ -1,0 +1,359 @@
+"""Two variants on the same items: is one better, is one not worse by more than a margin, and how sure is that?
+
+Differences are always first minus second. Sources: Fagerland et al. 2013 (McNemar mid-p); Tango 1998 (score interval of a paired
+difference); Miller 2024, arXiv 2411.00640 (paired, clustered standard error); Holm 1979; Benjamini and Hochberg 1995; Waudby-Smith and
+Ramdas 2024 (bets and e-values).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+import scipy.stats
+from msgspec import Struct
+
+from results.stats import (
+    BOOTSTRAP_RESAMPLES,
+    Interval,
+    Item,
+    clustered_se,
+    detectable_difference,
+    mean_t,
+    required_items,
+    unknown,
+)
+
+
+class Pairs(Struct, frozen=True, kw_only=True):
+    """Items that both variants answered, one line each."""
+
+    ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    repeated: bool
+    """Some item has several answers, so a value is a mean of them."""
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        return tuple(a - b for a, b in zip(self.first, self.second, strict=True))
+
+    @property
+    def binary(self) -> bool:
+        return not self.repeated and all(v in (0.0, 1.0) for v in (*self.first, *self.second))
+
+    @property
+    def clustered(self) -> bool:
+        return len(set(self.clusters)) < len(self.clusters)
+
+
+class Discordance(Struct, frozen=True, kw_only=True):
+    """How many items only the first, and only the second, got right."""
+
+    only_first: int
+    only_second: int
+    n: int
+
+    @property
+    def flip_rate(self) -> float | None:
+        return (self.only_first + self.only_second) / self.n if self.n else None
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """The difference between two variants on the same items."""
+
+    difference: Interval
+    p_value: float | None
+    test: str
+    flip_rate: float | None
+    """Share of items whose score differs: more sensitive than accuracy."""
+    detectable: float | None
+    """Smallest true difference that these items would show with 80 % power, at this flip rate."""
+    discordance: Discordance | None
+    """Only for one yes/no answer to each item."""
+
+
+class NonInferiority(Struct, frozen=True, kw_only=True):
+    """Whether the first is not worse than the second by more than a margin declared beforehand."""
+
+    verdict: Literal["non-inferior", "inferior", "inconclusive"]
+    margin: float
+    difference: float | None
+    lower: float | None
+    """One-sided lower 95 % limit of first minus second."""
+    upper: float | None
+    more_items: int | None
+    """How many more items would probably decide it; `None` where it is decided, or where no number would."""
+    sentence: str
+
+
+def pair(first: Sequence[Item], second: Sequence[Item]) -> Pairs:
+    """The items that both have, in the order of the first."""
+    other = {item.id: item for item in second}
+    both = [(a, other[a.id]) for a in first if a.id in other]
+    return Pairs(
+        ids=tuple(a.id for a, _ in both),
+        clusters=tuple(a.cluster for a, _ in both),
+        first=tuple(a.value for a, _ in both),
+        second=tuple(b.value for _, b in both),
+        repeated=any(a.answers > 1 or b.answers > 1 for a, b in both),
+    )
+
+
+def discordance(pairs: Pairs) -> Discordance:
+    differences = pairs.differences
+    return Discordance(
+        only_first=sum(d > 0 for d in differences), only_second=sum(d < 0 for d in differences), n=len(differences)
+    )
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p of equal marginal shares."""
+    return (
+        float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    )
+
+
+def mcnemar_mid_p(only_first: int, only_second: int) -> float:
+    """Two-sided mid-p: the exact p less the probability of what was seen; closer to its nominal level than the exact one."""
+    m = only_first + only_second
+    if only_first == only_second:
+        return 1.0 - float(scipy.stats.binom.pmf(only_first, m, 0.5)) if m else 1.0
+    return mcnemar_exact(only_first, only_second) - float(scipy.stats.binom.pmf(only_first, m, 0.5))
+
+
+def tango(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> Interval:
+    """Tango's score interval of the difference of two paired shares; holds near 0 and for few discordant items."""
+    if n == 0:
+        return unknown("tango")
+    b, c = only_first, only_second
+    z = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
+    estimate = (b - c) / n
+
+    def excess(delta: float, sign: float) -> float:
+        """The score statistic's distance from its limit; zero at the interval's end."""
+        linear, constant = -b - c + (2 * n - b + c) * delta, -c * delta * (1 - delta)
+        q = (math.sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        return (b - c - n * delta) - sign * z * math.sqrt(max(0.0, variance))
+
+    # The statistic is 0 / 0 at the estimate itself when no item is discordant, so the search starts a hair beside it.
+    edge, hair = 1 - 1e-12, 1e-9
+    low, high = -1.0, 1.0
+    if excess(-edge, 1.0) > 0 and estimate - hair > -edge:
+        low = float(scipy.optimize.brentq(excess, -edge, estimate - hair, args=(1.0,)))
+    if excess(edge, -1.0) < 0 and estimate + hair < edge:
+        high = float(scipy.optimize.brentq(excess, estimate + hair, edge, args=(-1.0,)))
+    return Interval(value=estimate, lo=low, hi=high, n=n, method="tango")
+
+
+def bootstrap_difference(pairs: Pairs, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Paired bootstrap of the mean difference, resampling clusters; percentile limits (BCa where clusters are single items)."""
+    differences = np.asarray(pairs.differences)
+    if len(differences) < 2:
+        return unknown("bootstrap", len(differences), float(differences[0]) if len(differences) else None)
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:
+        return Interval(value=mean, lo=mean, hi=mean, n=len(differences), method="all_equal")
+    if not pairs.clustered:
+        for method in ("BCa", "percentile"):
+            with np.errstate(all="ignore"):
+                found = scipy.stats.bootstrap(
+                    (differences,),
+                    np.mean,
+                    confidence_level=confidence,
+                    n_resamples=BOOTSTRAP_RESAMPLES,
+                    method=method,
+                    rng=seed,
+                ).confidence_interval
+            if math.isfinite(found.low) and math.isfinite(found.high):
+                break
+        return Interval(
+            value=mean, lo=float(found.low), hi=float(found.high), n=len(differences), method=method.lower()
+        )
+    _, index = np.unique(np.asarray(pairs.clusters), return_inverse=True)
+    sums, sizes = np.bincount(index, weights=differences), np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), (BOOTSTRAP_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value=mean, lo=float(low), hi=float(high), n=len(sums), method="cluster_bootstrap")
+
+
+def difference_interval(pairs: Pairs, confidence: float = 0.95) -> Interval:
+    """The interval that fits: Tango for one yes/no answer to independent items, t by clusters for the rest with many, else bootstrap."""
+    if not pairs.ids:
+        return unknown("none")
+    if pairs.binary and not pairs.clustered:
+        found = discordance(pairs)
+        return tango(found.only_first, found.only_second, found.n, confidence)
+    if pairs.clustered or pairs.repeated:
+        return mean_t(pairs.differences, pairs.clusters, confidence)
+    return bootstrap_difference(pairs, confidence)
+
+
+def compare(pairs: Pairs) -> Comparison:
+    """Difference, test and what these items could show at all."""
+    interval = difference_interval(pairs)
+    differences = pairs.differences
+    n = len(differences)
+    flips = sum(d != 0 for d in differences) / n if n else None
+    counts = discordance(pairs) if pairs.binary else None
+    if counts is not None and not pairs.clustered:
+        p_value: float | None = mcnemar_mid_p(counts.only_first, counts.only_second)
+        test = "mcnemar_mid_p"
+    else:
+        p_value, test = t_test(pairs), "t_clustered" if pairs.clustered else "t_paired"
+    spread = float(np.mean(np.square(differences))) if n else 0.0
+    return Comparison(
+        difference=interval,
+        p_value=p_value if n else None,
+        test=test,
+        flip_rate=flips,
+        detectable=detectable_difference(n, spread) if n and spread > 0 else None,
+        discordance=counts,
+    )
+
+
+def t_test(pairs: Pairs) -> float | None:
+    """Two-sided p of a mean difference of zero, with the clustered standard error and G-1 degrees of freedom."""
+    se, groups = clustered_se(pairs.differences, pairs.clusters)
+    if se is None:
+        return None
+    mean = float(np.mean(pairs.differences))
+    if se == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * scipy.stats.t.sf(abs(mean) / se, groups - 1))
+
+
+def non_inferiority(pairs: Pairs, margin: float, alpha: float = 0.05) -> NonInferiority:
+    """Is the first not worse than the second by more than `margin`?
+
+    Non-inferior when the one-sided lower limit lies above -margin, inferior when the upper one lies below it, else inconclusive.
+    """
+    interval = difference_interval(pairs, 1 - 2 * alpha)
+    lower, upper, value = interval.lo, interval.hi, interval.value
+    verdict: Literal["non-inferior", "inferior", "inconclusive"] = "inconclusive"
+    if lower is not None and lower > -margin:
+        verdict = "non-inferior"
+    elif upper is not None and upper < -margin:
+        verdict = "inferior"
+    more = _more_items(pairs, margin, alpha) if verdict == "inconclusive" else None
+    return NonInferiority(
+        verdict=verdict,
+        margin=margin,
+        difference=value,
+        lower=lower,
+        upper=upper,
+        more_items=more,
+        sentence=_say(verdict, margin, lower, upper, more),
+    )
+
+
+def _more_items(pairs: Pairs, margin: float, alpha: float) -> int | None:
+    """Items beyond those at hand until the limit would clear the margin if difference and discordance stay as they are (80 % power)."""
+    differences = np.asarray(pairs.differences)
+    n = len(differences)
+    if n < 2:
+        return None
+    room = float(differences.mean()) + margin
+    spread = float(np.mean(np.square(differences)))
+    if room == 0 or spread == 0:
+        return None
+    return max(1, required_items(abs(room), spread, alpha) - n)
+
+
+def _say(verdict: str, margin: float, lower: float | None, upper: float | None, more: int | None) -> str:
+    limit = f"{100 * margin:.3g} points"
+    match verdict:
+        case "non-inferior":
+            return f"not worse by more than {limit} (lower limit {100 * (lower or 0.0):+.1f} points)"
+        case "inferior":
+            return f"worse by more than {limit} (upper limit {100 * (upper or 0.0):+.1f} points)"
+        case _:
+            return f"inconclusive for a margin of {limit}" + (
+                f"; about {more:,} more items would decide" if more else ""
+            )
+
+
+def holm(p_values: Mapping[str, float], alpha: float = 0.05) -> dict[str, float]:
+    """Holm's adjusted p by name, for a family of tests declared beforehand."""
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), alpha=alpha, method="holm")[1]
+    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
+
+
+def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p (false discovery rate) by name, for exploring many at once."""
+    if not p_values:
+        return {}
+    adjusted = scipy.stats.false_discovery_control(list(p_values.values()), method="bh")
+    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
+
+
+class StopRule(Struct, frozen=True, kw_only=True):
+    """Anytime-valid stopping, stored in the plan before the first item."""
+
+    alpha: float = 0.05
+    futility_margin: float | None = None
+    """Stop as well when the difference is within this margin either way; `None`: never."""
+    fewest_items: int = 50
+
+
+class Sequential(Struct, frozen=True, kw_only=True):
+    """Where a sequential comparison stands after so many items."""
+
+    items: int
+    only_first: int
+    only_second: int
+    e_value: float
+    p_value: float
+    """Anytime-valid: 1 / the largest e-value so far, at most 1."""
+    decision: Literal["different", "futile", "go on"]
+
+
+def log_e_value(only_first: int, only_second: int) -> float:
+    """Natural logarithm of the exact sequential McNemar e-value: 2^m B(b+1/2, c+1/2) / B(1/2, 1/2), m = b + c.
+
+    A test martingale under equal shares: whatever the stopping time, P(it ever reaches 1/alpha) <= alpha.
+    """
+    b, c = only_first, only_second
+    return float((b + c) * math.log(2.0) + scipy.special.betaln(b + 0.5, c + 0.5) - scipy.special.betaln(0.5, 0.5))
+
+
+def sequential(outcomes: Iterable[tuple[bool, bool]], rule: StopRule) -> Sequential:
+    """Look after every item, in the stored order; stops at the first decision. `outcomes`: (first right, second right)."""
+    n = b = c = 0
+    largest = current = 0.0
+    for first, second in outcomes:
+        n, b, c = n + 1, b + (first and not second), c + (second and not first)
+        current = log_e_value(b, c)
+        largest = max(largest, current)
+        if current >= -math.log(rule.alpha):
+            return _standing(n, b, c, current, largest, "different")
+        if n >= rule.fewest_items and _futile(n, b, c, rule):
+            return _standing(n, b, c, current, largest, "futile")
+    return _standing(n, b, c, current, largest, "go on")
+
+
+def _futile(n: int, b: int, c: int, rule: StopRule) -> bool:
+    """Futility never claims a difference, so looking often costs power and no error."""
+    if rule.futility_margin is None:
+        return False
+    interval = tango(b, c, n)
+    lo, hi = interval.lo, interval.hi
+    return lo is not None and hi is not None and -rule.futility_margin < lo and hi < rule.futility_margin
+
+
+def _standing(
+    n: int, b: int, c: int, current: float, largest: float, decision: Literal["different", "futile", "go on"]
+) -> Sequential:
+    e_value = math.exp(min(current, 700.0))
+    return Sequential(
+        items=n, only_first=b, only_second=c, e_value=e_value, p_value=math.exp(-largest), decision=decision
+    )

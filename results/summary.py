@@ -1,0 +1,208 @@
+"""Fold a cell's records into rows. Pure: the same records give the same rows."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from results.measure import Measured
+from results.records import CellFacts, Event, Manifest, Scored, Telemetry
+from results.rows import Row
+from results.stats import Percentile
+from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views
+from results.views import CellRecords, StepRecords, read_cell
+
+
+def fold(
+    manifest: Manifest,
+    cell_facts: CellFacts,
+    events: Iterable[Event],
+    telemetry: Iterable[Telemetry],
+    scores: Iterable[Scored],
+) -> tuple[Row, ...]:
+    """One row for each measured step of the plan, in its order; warm-ups are left out.
+
+    A step that did not end, and every step of a skipped cell, has a row that says so. Costs are empty until `results.cost` prices it.
+    """
+    cell = read_cell(manifest, cell_facts, events, telemetry, scores)
+    return tuple(row_of(view) for view in step_views(cell))
+
+
+def row_of(view: StepView) -> Row:
+    """One step as a row."""
+    findings = judge_step(view)
+    row = _facts(view.cell, view.step)
+    if view.measured is None:
+        outcome = view.cell.outcome if view.cell.outcome != "ok" else "interrupted"
+        row |= {"outcome": outcome, "valid": False, "reasons": (_why_not(view.cell, view.step),)}
+        row |= {"energy_reasons": ("the step did not end",)}
+        return msgspec.convert(row, Row)
+    row |= _measured(view.measured, view.step) | _energy(view.measured, view.step)
+    row |= {
+        "outcome": "ok",
+        "valid": not reasons(findings, "ranking"),
+        "reasons": reasons(findings, "ranking"),
+        "energy_valid": view.measured.energy.value_j is not None and not reasons(findings, "energy"),
+        "energy_reasons": reasons(findings, "energy"),
+        "warnings": _warnings(findings, view.measured),
+    }
+    return msgspec.convert(row, Row)
+
+
+def _why_not(cell: CellRecords, step: StepRecords) -> str:
+    if cell.outcome == "skipped":
+        return f"skipped: {cell.facts.skipped or (cell.ended.detail if cell.ended else 'no reason recorded')}"
+    started = "the step was cut" if step.start_ns is not None else "the step was never started"
+    detail = cell.ended.detail if cell.ended else "the run has no end; resume it"
+    return f"{started}: {cell.outcome}" + (f", {detail}" if detail else "")
+
+
+def _facts(cell: CellRecords, step: StepRecords) -> dict[str, object]:
+    """What was planned and what the engine says it loaded; the engine's word counts where both speak."""
+    facts, engine = cell.facts, step.engine
+    known: dict[str, object] = {
+        "parameters_b": engine.parameters / 1e9 if engine and engine.parameters else facts.parameters_b,
+        "quantisation": (engine.quantisation if engine else None) or facts.quantisation,
+        "bits_per_weight": engine.bits_per_weight if engine else None,
+        "engine": engine.engine if engine else facts.backend,
+        "engine_version": engine.engine_version if engine else None,
+        "device": engine.device if engine else None,
+        "weight_bytes": engine.weight_bytes if engine else None,
+        "cache_bytes_per_token": engine.cache_bytes_per_token if engine else None,
+        "load_seconds": (step.loaded.end_ns - step.loaded.start_ns) / 1e9 if step.loaded else None,
+    }
+    return known | {
+        "run": cell.run,
+        "cell": facts.id,
+        "deployment": facts.deployment,
+        "backend": facts.backend,
+        "model": facts.model,
+        "family": facts.family,
+        "active_parameters_b": facts.active_parameters_b,
+        "synthetic_weights": facts.synthetic_weights,
+        "predicted_memory_bytes": facts.prediction.total_bytes,
+        "predicted_decode_ceiling": facts.prediction.decode_tokens_per_s_ceiling,
+        "profile": cell.profile,
+        "step": step.facts.name,
+        "task": step.facts.task,
+        "language": step.facts.language,
+        "scoring": step.facts.scoring,
+        "load": step.facts.load,
+        "metric": step.facts.metric,
+        "repeat": step.facts.repeat,
+        "synthetic_data": step.facts.synthetic,
+        "public_data": step.facts.public,
+    }
+
+
+def _measured(measured: Measured, step: StepRecords) -> dict[str, object]:
+    return _accuracy(measured, step) | _speed(measured, step) | _latency(measured) | _memory(measured)
+
+
+def _accuracy(measured: Measured, step: StepRecords) -> dict[str, object]:
+    accuracy, thinks = measured.accuracy, measured.tokens.think is not None
+    flags = accuracy.flags
+    return {
+        "samples": len(step.records),
+        "scored": accuracy.scored,
+        "items": accuracy.items,
+        "correct": accuracy.correct,
+        "wrong": accuracy.wrong,
+        "no_answer": accuracy.no_answer,
+        "truncated": accuracy.truncated,
+        "errors": accuracy.errors,
+        "accuracy": accuracy.interval.value,
+        "accuracy_lo": accuracy.interval.lo,
+        "accuracy_hi": accuracy.interval.hi,
+        "accuracy_n": accuracy.interval.n if accuracy.items else None,
+        "accuracy_method": accuracy.interval.method if accuracy.items else None,
+        "accuracy_given_finished": accuracy.given_finished,
+        "think_unclosed": flags.get("think_unclosed", 0) if accuracy.scored and thinks else None,
+        "think_empty": flags.get("think_empty", 0) if accuracy.scored and thinks else None,
+        "loops": flags.get("loop", 0) if accuracy.scored and step.answered else None,
+        "scorer": ", ".join(accuracy.scorers) or None,
+    }
+
+
+def _speed(measured: Measured, step: StepRecords) -> dict[str, object]:
+    tokens, seconds, steady = measured.tokens, measured.seconds, measured.steady
+    evaluated = tokens.prompt - (tokens.cached or 0) if tokens.prompt is not None else None
+    done = sum(r.error is None for r in step.records)
+    joules = steady.energy.value_j if steady else None
+    return {
+        "seconds": seconds,
+        "prompt_tokens": tokens.prompt,
+        "cached_tokens": tokens.cached,
+        "output_tokens": tokens.output,
+        "think_tokens": tokens.think,
+        "output_tokens_mean": tokens.output_mean,
+        "prompt_tokens_per_s": ratio(evaluated, seconds),
+        "output_tokens_per_s": ratio(tokens.output, seconds),
+        "samples_per_s": ratio(done, seconds),
+        "characters_per_s": ratio(tokens.characters, seconds),
+        "prefill_tokens_per_s": measured.latency.prefill_tokens_per_s,
+        "steady_seconds": steady.window.seconds if steady else None,
+        "steady_output_tokens_per_s": steady.output.value if steady else None,
+        "steady_output_tokens_per_s_lo": steady.output.lo if steady else None,
+        "steady_output_tokens_per_s_hi": steady.output.hi if steady else None,
+        "steady_prompt_tokens_per_s": steady.prompt.value if steady else None,
+        "steady_energy_j": joules,
+        "steady_energy_per_output_token_j": ratio(joules, steady.output_tokens) if steady else None,
+    }
+
+
+def _latency(measured: Measured) -> dict[str, object]:
+    latency = measured.latency
+    return {
+        f"{name}_ms": p.value
+        for name in latency.__struct_fields__
+        if isinstance(p := getattr(latency, name), Percentile)
+    }
+
+
+def _memory(measured: Measured) -> dict[str, object]:
+    memory = measured.memory
+    return {
+        "vram_reserved_bytes": memory.vram_reserved,
+        "vram_needed_bytes": memory.vram_needed,
+        "host_memory_bytes": memory.host,
+        "host_anon_bytes": memory.host_anon,
+        "host_file_bytes": memory.host_file,
+        "host_needed_bytes": memory.host_needed,
+    }
+
+
+def _energy(measured: Measured, step: StepRecords) -> dict[str, object]:
+    """Gross energy of the whole step. Net of idle is above the draw with the model loaded and no request."""
+    energy, idle = measured.energy, measured.idle_loaded_w
+    joules = energy.value_j
+    known = joules is not None
+    return {
+        "energy_j": joules,
+        "energy_low_j": energy.low_j,
+        "energy_high_j": energy.high_j,
+        "energy_net_j": joules - idle * measured.seconds if joules is not None and idle is not None else None,
+        "mean_power_w": energy.mean_power_w,
+        "idle_power_w": measured.idle_before_w,
+        "idle_loaded_power_w": idle,
+        "idle_after_power_w": measured.idle_after_w,
+        "power_class": energy.evidence if known else None,
+        "energy_boundary": energy.boundary if known else None,
+        "energy_method": energy.method or None,
+        "energy_meters": "+".join(energy.meters) if known else None,
+        "energy_per_output_token_j": ratio(joules, measured.tokens.output),
+        "energy_per_sample_j": ratio(joules, len(step.records)),
+        "energy_per_correct_j": ratio(joules, measured.accuracy.correct),
+    }
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """`part / whole`; `None` where one is unknown or there is nothing to divide by."""
+    return part / whole if part is not None and whole else None
+
+
+def _warnings(findings: tuple[Finding, ...], measured: Measured) -> tuple[str, ...]:
+    latency = measured.latency
+    shown = (getattr(latency, name) for name in latency.__struct_fields__)
+    empty = sorted({p.reason for p in shown if isinstance(p, Percentile) and p.value is None and p.n})
+    extra = [measured.energy.reason, *measured.energy.notes, measured.memory.reason]
+    return (*sentences(findings), *empty, *(e for e in extra if e))

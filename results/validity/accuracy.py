@@ -1,0 +1,180 @@
+"""Group F: does the score mean what it says?"""
+
+from collections import defaultdict
+
+import numpy as np
+
+from results.validity.base import Check, Rule, StepView, exceeds, failed, not_applicable, not_known, passed
+from results.validity.workload import judged
+
+FEWEST_PER_POSITION = 10
+
+
+def all_scored(view: StepView) -> Check:
+    """F1"""
+    if not judged(view):
+        return not_applicable("a speed task has no score")
+    planned, scored = view.step.facts.samples, len(view.step.scores)
+    if not scored:
+        return failed("0", "the answers were not scored")
+    items = len({s.sample for s in view.step.scores})
+    if scored != planned or items != view.step.facts.items:
+        return failed(
+            f"{scored} of {planned}",
+            f"{scored} of {planned} answers to {items} of {view.step.facts.items} items were scored",
+        )
+    return passed(f"{scored} of {planned}")
+
+
+def answers_each(view: StepView) -> Check:
+    """F2"""
+    temperature = view.step.facts.sampling.get("temperature")
+    thinks = any(a.think_tokens is not None for a in view.step.answered)
+    if not thinks or not judged(view) or not isinstance(temperature, (int, float)) or temperature == 0:
+        return not_applicable("not a sampled reasoning model")
+    each = view.step.facts.samples / max(1, view.step.facts.items)
+    if each < 4:
+        text = f"{each:g} answers to each item of a sampled reasoning model; 4 tell the run's own scatter (single-sample result)"
+        return failed(f"{each:g}", text, view.profile.short)
+    return passed(f"{each:g}")
+
+
+def answered(view: StepView) -> Check:
+    """F3"""
+    accuracy = view.result.accuracy
+    if not accuracy.scored or accuracy.no_answer is None:
+        return not_applicable("nothing was judged")
+    seen = f"{accuracy.no_answer} of {accuracy.scored}"
+    if exceeds(accuracy.no_answer, accuracy.scored, 0.05, view.profile.by_bound):
+        return failed(seen, f"no answer could be found in {seen}", "I")
+    if exceeds(accuracy.no_answer, accuracy.scored, 0.02, False):
+        return failed(seen, f"no answer could be found in {seen}", "W")
+    return passed(seen)
+
+
+def one_scorer(view: StepView) -> Check:
+    """F4"""
+    scorers = view.result.accuracy.scorers
+    if not scorers:
+        return not_applicable("nothing was judged")
+    if len(scorers) > 1:
+        return failed(", ".join(scorers), f"answers were judged by different versions: {', '.join(scorers)}")
+    return passed(scorers[0])
+
+
+def interval(view: StepView) -> Check:
+    """F5"""
+    accuracy = view.result.accuracy
+    if not accuracy.items:
+        return not_applicable("nothing was judged")
+    if accuracy.interval.lo is None or accuracy.interval.hi is None:
+        return failed("none", "no interval can be given: too few independent items")
+    return passed(f"{accuracy.interval.lo:.3f} to {accuracy.interval.hi:.3f}, {accuracy.interval.method}")
+
+
+def clusters(view: StepView) -> Check:
+    """F6"""
+    scores = view.step.scores
+    if not scores:
+        return not_applicable("nothing was judged")
+    if any(not s.cluster for s in scores):
+        return failed("no cluster", "the items' clusters are not declared")
+    items, groups = len({s.sample for s in scores}), len({s.cluster for s in scores})
+    if groups < items and "clustered" not in view.result.accuracy.interval.method:
+        return failed(
+            view.result.accuracy.interval.method, f"{items} items in {groups} clusters, and the interval ignores it"
+        )
+    return passed(f"{groups} clusters of {items} items")
+
+
+def position(view: StepView) -> Check:
+    """F9"""
+    if view.step.facts.kind != "choice":
+        return not_applicable("no options")
+    by_target: dict[str, list[float]] = defaultdict(list)
+    for score in view.step.scores:
+        if score.target is not None and score.value is not None:
+            by_target[score.target].append(score.value)
+    if len(by_target) < 2 or len(by_target) > 10 or min(len(v) for v in by_target.values()) < FEWEST_PER_POSITION:
+        return not_known("too few answers for each position of the right option")
+    recalls = {name: float(np.mean(values)) for name, values in by_target.items()}
+    spread = float(np.std(list(recalls.values()))) * 100
+    seen = f"RStd {spread:.1f} pp"
+    if spread > 5:
+        parts = ", ".join(f"{name} {recall:.0%}" for name, recall in sorted(recalls.items()))
+        return failed(seen, f"recall depends on the position of the right option ({parts})")
+    return passed(seen)
+
+
+def errors_are_errors(view: StepView) -> Check:
+    """F11"""
+    if not view.step.scores:
+        return not_applicable("nothing was judged")
+    wrong = [s.sample for s in view.step.scores if (s.verdict == "error") != (s.value is None)]
+    if wrong:
+        return failed(f"{len(wrong)} scores", f"an error has a score or a verdict has none, e.g. `{wrong[0]}`")
+    return passed("kept apart")
+
+
+def provenance(view: StepView) -> Check:
+    """F13"""
+    facts = view.step.facts
+    if not judged(view):
+        return not_applicable("a speed task has no score")
+    if facts.public:
+        return failed(
+            "public", "the items were public before the models were trained: levels are no evidence of clinical ability"
+        )
+    if facts.synthetic:
+        return failed("synthetic", "the items were written for this project and not reviewed by a clinician")
+    return passed("neither public nor synthetic")
+
+
+RULES = (
+    Rule(
+        id="F1", severity="I", axis="accuracy", title="every planned answer scored", threshold="all", check=all_scored
+    ),
+    Rule(
+        id="F2",
+        severity="I",
+        axis="accuracy",
+        title="answers to each item of a sampled reasoning model",
+        threshold=">= 4 (smoke: W)",
+        check=answers_each,
+    ),
+    Rule(id="F3", severity="I", axis="accuracy", title="no answer found", threshold="> 2 % W, > 5 % I", check=answered),
+    Rule(id="F4", severity="I", axis="accuracy", title="one version of the scorer", threshold="1", check=one_scorer),
+    Rule(id="F5", severity="I", axis="accuracy", title="interval given", threshold="present", check=interval),
+    Rule(
+        id="F6",
+        severity="I",
+        axis="accuracy",
+        title="clusters declared and used",
+        threshold="clustered where shared",
+        check=clusters,
+    ),
+    Rule(
+        id="F9",
+        severity="W",
+        axis="accuracy",
+        title="bias to a position of the options",
+        threshold="RStd <= 5 pp",
+        check=position,
+    ),
+    Rule(
+        id="F11",
+        severity="I",
+        axis="accuracy",
+        title="errors of a metric are errors, not zeros",
+        threshold="no score",
+        check=errors_are_errors,
+    ),
+    Rule(
+        id="F13",
+        severity="W",
+        axis="accuracy",
+        title="origin of the items",
+        threshold="neither public nor synthetic",
+        check=provenance,
+    ),
+)

@@ -1,0 +1,309 @@
+"""Group D: where does a joule come from, and may it be compared?"""
+
+from results.energy import covers, where_of
+from results.memory import gpus
+from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
+
+HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
+"""NVML's clocks-event reasons."""
+BMC_WINDOW_S = 600.0
+
+
+def known(view: StepView) -> bool:
+    return view.result.energy.value_j is not None
+
+
+def labelled(view: StepView) -> Check:
+    """D1"""
+    energy = view.result.energy
+    if not energy.meters:
+        return failed("no meter", f"no energy: {energy.reason}")
+    infos = [view.cell.series.meters[m] for m in energy.meters]
+    missing = [i.meter for i in infos if not (i.evidence and i.boundary and i.sensor_api)]
+    if missing:
+        return failed(", ".join(missing), f"class, boundary or interface of {', '.join(missing)} is not told")
+    return passed(f"{energy.evidence}, {energy.boundary}")
+
+
+def long_enough(view: StepView) -> Check:
+    """D2"""
+    energy = view.result.energy
+    if not known(view):
+        return not_applicable("no energy")
+    wanted = BMC_WINDOW_S if energy.evidence == "M2" else 60.0
+    if energy.seconds < wanted:
+        text = f"energy over {energy.seconds:.1f} s; {wanted:g} s keep the edges' error small"
+        return failed(f"{energy.seconds:.1f} s", text, view.profile.short, f">= {wanted:g} s")
+    return passed(f"{energy.seconds:.1f} s")
+
+
+def all_devices(view: StepView) -> Check:
+    """D3"""
+    energy = view.result.energy
+    if not energy.meters:
+        return not_applicable("no meter")
+    if not known(view) or energy.devices_seen < energy.devices_expected:
+        return failed(f"{energy.devices_seen} of {energy.devices_expected}", f"energy is unknown: {energy.reason}")
+    lost = [n for n in energy.notes if ": no energy of" in n]
+    if lost:
+        return failed(lost[0], f"a better meter failed: {lost[0]}")
+    return passed(f"{energy.devices_seen} of {energy.devices_expected}")
+
+
+def counter_runs(view: StepView) -> Check:
+    """D4"""
+    energy, series = view.result.energy, view.cell.series
+    if not any(m in energy.meters for m, _ in series.with_field("energy_j")):
+        return not_applicable("no counter")
+    broken = [n for n in energy.notes if "counter" in n]
+    if broken:
+        return failed("; ".join(broken), f"the counter cannot be trusted: {'; '.join(broken)}")
+    return passed(energy.method) if energy.method else not_known("no energy")
+
+
+def agreement(view: StepView) -> Check:
+    """D5"""
+    difference = view.result.cross_check
+    if difference is None:
+        return not_applicable("no device has both a counter and sampled power")
+    seen = f"{difference:.1%}"
+    if difference > 0.05:
+        return failed(seen, f"counter and sampled power differ by {seen}")
+    if difference > 0.03:
+        return failed(seen, f"counter and sampled power differ by {seen}", "W")
+    return passed(seen)
+
+
+def plausible(view: StepView) -> Check:
+    """D6"""
+    energy, idle = view.result.energy, view.result.idle_before_w
+    power = energy.mean_power_w
+    if power is None:
+        return not_applicable("no energy")
+    limit = _limit_w(view)
+    if idle is not None and power < 0.5 * idle:
+        return failed(f"{power:.1f} W", f"{power:.1f} W under load is less than half of the {idle:.1f} W at rest")
+    if limit is not None and power > 1.1 * limit:
+        return failed(f"{power:.1f} W", f"{power:.1f} W is more than the enforced limit of {limit:.1f} W allows")
+    tokens = view.result.tokens.output
+    per_token = (energy.value_j or 0.0) / tokens if tokens else None
+    most = 100.0 if where_of(view.step.engine.device if view.step.engine else None) == "gpu" else 3000.0
+    if per_token is not None and not 0 < per_token <= most:
+        return failed(f"{per_token:.3g} J/token", f"{per_token:.3g} J per token is not within (0, {most:g}]")
+    return passed(f"{power:.1f} W")
+
+
+def _limit_w(view: StepView) -> float | None:
+    """Sum of the enforced limits, where the chosen boundary is the accelerators alone and all of them tell."""
+    energy, series = view.result.energy, view.cell.series
+    if energy.boundary != "gpu" or len(energy.meters) != 1:
+        return None
+    limits = [
+        series.column(energy.meters[0], d, "power_limit_w").values for d in series.meters[energy.meters[0]].devices
+    ]
+    return float(sum(v.max() for v in limits)) if limits and all(len(v) for v in limits) else None
+
+
+def throttled(view: StepView) -> Check:
+    """D7"""
+    series, span = view.cell.series, view.span
+    masks = [
+        [int(v) for v in series.column(m, d, "throttle").within(span.start_ns, span.end_ns).values]
+        for m, d in gpus(series, "throttle")
+    ]
+    readings = [mask for device in masks for mask in device]
+    if not readings:
+        return not_applicable("no accelerator tells its clocks' limits")
+    hard = sum(bool(m & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE)) for m in readings)
+    if hard:
+        return failed(
+            f"{hard} readings",
+            f"the hardware slowed its clocks (heat, power brake) in {hard} of {len(readings)} readings",
+        )
+    soft = sum(bool(m & SW_THERMAL) for m in readings) / len(readings)
+    if soft > 0.01:
+        return failed(f"{soft:.1%}", f"the driver slowed clocks for heat in {soft:.1%} of the readings", "R")
+    return passed("none")
+
+
+def idle_twice(view: StepView) -> Check:
+    """D9"""
+    before, after = view.result.idle_before_w, view.result.idle_after_w
+    if not known(view):
+        return not_applicable("no energy")
+    if before is None or after is None:
+        return failed("not both", "the draw at rest was not read both before and after", view.profile.short)
+    seen = f"{before:.1f} W, {after:.1f} W"
+    if abs(before - after) > max(3.0, 0.05 * max(before, after)):
+        return failed(seen, f"the draw at rest was {before:.1f} W before and {after:.1f} W after", view.profile.short)
+    return passed(seen)
+
+
+def sliced(view: StepView) -> Check:
+    """D10"""
+    infos = [view.cell.series.meters[m] for m in view.result.energy.meters]
+    shared = [i for i in infos if any(word in f"{i.scope} {i.note}".upper() for word in ("MIG", "VGPU", "TIME-SLIC"))]
+    if not shared:
+        return not_applicable("no accelerator is sliced")
+    if not view.result.energy.estimated:
+        return failed(
+            shared[0].meter, "a slice of an accelerator has no power of its own: the whole board's draw is not its"
+        )
+    return passed("estimated")
+
+
+def same_window(view: StepView) -> Check:
+    """D11"""
+    energy = view.result.energy
+    if not known(view):
+        return not_applicable("no energy")
+    if abs(energy.seconds - view.result.seconds) > 1e-6:
+        return failed(f"{energy.seconds:.3f} s", "energy and tokens are not of the same window")
+    return passed("the step")
+
+
+def rankable(view: StepView) -> Check:
+    """D12"""
+    energy = view.result.energy
+    if not known(view):
+        return not_applicable("no energy")
+    if energy.estimated:
+        text = f"power is an estimate (class {energy.evidence}, {energy.low_j:.0f} to {energy.high_j:.0f} J): no ranking of energy"
+        return failed(f"{energy.evidence}", text)
+    return passed(f"{energy.evidence}")
+
+
+def calibrated(view: StepView) -> Check:
+    """D13"""
+    energy = view.result.energy
+    if energy.evidence not in ("M2", "M3", "M4"):
+        return not_applicable("nothing to calibrate")
+    infos = [view.cell.series.meters[m] for m in energy.meters]
+    if all("calibrated" in i.note and "uncalibrated" not in i.note for i in infos):
+        return passed("calibrated")
+    return failed(
+        "uncalibrated", "the sensors were not compared with a wall meter: absolute values are as the maker states them"
+    )
+
+
+def scope(view: StepView) -> Check:
+    """D14"""
+    infos = [
+        view.cell.series.meters[m] for m in view.result.energy.meters if "gpu" in covers(view.cell.series.meters[m])
+    ]
+    if not infos:
+        return not_applicable("no accelerator power")
+    module = [i.meter for i in infos if i.scope == "MODULE"]
+    if module:
+        return failed(
+            "MODULE", "the watts include the CPU of the module: not to be compared with those of a GPU alone", "R"
+        )
+    return passed(infos[0].scope or "GPU")
+
+
+RULES = (
+    Rule(
+        id="D1",
+        severity="I",
+        axis="energy",
+        title="class, boundary and interface told",
+        threshold="all three",
+        check=labelled,
+    ),
+    Rule(
+        id="D2",
+        severity="I",
+        axis="energy",
+        title="length of the energy window",
+        threshold=">= 60 s (node sensor 600 s)",
+        check=long_enough,
+    ),
+    Rule(
+        id="D3",
+        severity="I",
+        axis="energy",
+        title="every expected device read around the window",
+        threshold="all, gap <= 3 s",
+        check=all_devices,
+    ),
+    Rule(
+        id="D4",
+        severity="I",
+        axis="energy",
+        title="counter only rises",
+        threshold="no reset, no standstill",
+        check=counter_runs,
+    ),
+    Rule(
+        id="D5",
+        severity="I",
+        axis="energy",
+        title="counter against sampled power",
+        threshold="> 3 % W, > 5 % I",
+        check=agreement,
+    ),
+    Rule(
+        id="D6",
+        severity="I",
+        axis="energy",
+        title="plausible power",
+        threshold="0.5 x idle .. 1.1 x limit; J/token <= 100 (GPU), 3000 (CPU)",
+        check=plausible,
+    ),
+    Rule(
+        id="D7",
+        severity="I",
+        axis="speed",
+        title="clocks not slowed for heat or power",
+        threshold="hardware never (I); driver for heat <= 1 % (R)",
+        check=throttled,
+    ),
+    Rule(
+        id="D9",
+        severity="I",
+        axis="energy",
+        title="draw at rest before and after",
+        threshold="within 5 % or 3 W",
+        check=idle_twice,
+    ),
+    Rule(
+        id="D10",
+        severity="I",
+        axis="energy",
+        title="no board power for a slice of it",
+        threshold="estimates only",
+        check=sliced,
+    ),
+    Rule(
+        id="D11",
+        severity="I",
+        axis="energy",
+        title="energy, tokens and time of one window",
+        threshold="equal",
+        check=same_window,
+    ),
+    Rule(
+        id="D12",
+        severity="R",
+        axis="energy",
+        title="measured, not estimated",
+        threshold="class M1 to M4",
+        check=rankable,
+    ),
+    Rule(
+        id="D13",
+        severity="W",
+        axis="energy",
+        title="compared with a wall meter",
+        threshold="within 12 months",
+        check=calibrated,
+    ),
+    Rule(
+        id="D14",
+        severity="R",
+        axis="energy",
+        title="scope of accelerator power",
+        threshold="GPU, not MODULE",
+        check=scope,
+    ),
+)
