@@ -29,12 +29,13 @@ RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns the exit status. Only what is our own fault leaves a traceback."""
+    from hardware import HostError
     from results.store import StoreError
 
     try:
         result = app(args=sys.argv[1:] if argv is None else argv, prog_name="run_bench.py", standalone_mode=False)
         return int(result or OK)
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, HostError, StoreError) as error:
         return complain(str(error))
     except typer.Exit as stop:
         return stop.exit_code

@@ -1,10 +1,10 @@
-"""Processor power where nothing measures it: rated power and utilisation. Class E2, shown with its range and never ranked.
+"""Processor power where nothing measures it: a model of rated power and utilisation. Class E2, shown with its range, never ranked.
 
-P = idle + u * (full - idle), u being the busy share of all cores (the form of Cloud Carbon Footprint). Such models were found up to
-40 % off against external meters (arXiv 2509.22092), which is the range given where the rated power is known. A virtual machine hides
-its processor's name: then the range is that of the published coefficients of many server processors, widened by the same 40 %.
+P = idle + u * (full - idle), u being the busy share of all cores (the form of Cloud Carbon Footprint). Models of this kind were found
+up to 40 % off against external meters (arXiv 2509.22092): that is the range. Where the processor hides its name, as in a virtual
+machine, `idle` and `full` are published watts of one hardware thread of its architecture, or of many architectures with their extremes.
 
-Example: rated 350 W, idle share 0.21, u = 0.5: 73.5 + 0.5 * 276.5 = 211.75 W, range 127.05 to 296.45 W.
+Example: 350 W rated, idle share 0.24, u = 0.5: 84 + 0.5 * 266 = 217 W, range 130.2 to 303.8 W.
 """
 
 import time
@@ -13,13 +13,19 @@ from pathlib import Path
 from msgspec import Struct
 
 from hardware import machine
-from hardware.base import MeterInfo, Reading
-from hardware.catalog import Coefficients, catalog, cpu_facts
+from hardware.base import MeterInfo, Reading, SensorReport
+from hardware.catalog import architecture, catalog, cpu_facts
 from hardware.machine import ROOT, Cpu
 
 MODEL_ERROR = 0.40
-IDLE_SHARE = 0.21
-"""Of full power; the ratio of Cloud Carbon Footprint's average coefficients, 0.74 W to 3.5 W (see catalog.toml)."""
+IDLE_SHARE = 0.24
+"""Of full power: the median of idle / full over the architectures in catalog.toml."""
+MIN_TICKS = 8
+"""CPU time is counted in ticks of 10 ms; a share of fewer ticks than this says nothing."""
+HOW = (
+    "better: a wall meter or the machine's management controller (redfish, ipmi) for the whole node, RAPL counters on bare metal, "
+    "or an accelerator with an energy counter"
+)
 
 
 class PowerModel(Struct, frozen=True, kw_only=True):
@@ -31,6 +37,7 @@ class PowerModel(Struct, frozen=True, kw_only=True):
     full_w: float
     full_low_w: float
     full_high_w: float
+    boundary: str
     note: str
 
     def at(self, busy: float) -> tuple[float, float, float]:
@@ -42,34 +49,28 @@ class PowerModel(Struct, frozen=True, kw_only=True):
 
 
 def power_model(cpu: Cpu, virtual: bool) -> PowerModel | None:
-    """From the processor's rated power, else from coefficients for each thread; `None` when not even their number is known."""
+    """By rated power, else by architecture, else by the extremes of all; `None` when not even the threads can be counted."""
     facts = cpu_facts(cpu.model)
     if facts is not None:
-        return _rated(facts.tdp_w, facts.cores, cpu, virtual, f"{facts.source}, {facts.date}")
-    return _by_threads(cpu.threads, catalog().per_thread) if cpu.threads else None
+        sockets = cpu.sockets or 1
+        full_w, note = facts.tdp_w * sockets, f"{sockets} x {facts.tdp_w:g} W rated ({facts.source})"
+        if virtual:
+            seen = min(1.0, (cpu.cores or cpu.threads or facts.cores) / (facts.cores * sockets))
+            full_w, note = full_w * seen, f"{note}; a virtual machine: scaled to the {seen:.0%} of the cores that it sees"
+        return _ranged(IDLE_SHARE * full_w, full_w, "cpu_package", note)
+    return _by_threads(cpu) if cpu.threads else None
 
 
-def _rated(tdp_w: float, socket_cores: int, cpu: Cpu, virtual: bool, source: str) -> PowerModel:
-    sockets = cpu.sockets or 1
-    full, note = tdp_w * sockets, f"{sockets} x {tdp_w:g} W rated ({source})"
-    if virtual:
-        seen = min(1.0, (cpu.cores or cpu.threads or socket_cores) / (socket_cores * sockets))
-        full *= seen
-        note += f"; a virtual machine: scaled to the {seen:.0%} of the cores that it sees"
-    idle = IDLE_SHARE * full
-    return PowerModel(
-        idle_w=idle,
-        idle_low_w=idle * (1 - MODEL_ERROR),
-        idle_high_w=idle * (1 + MODEL_ERROR),
-        full_w=full,
-        full_low_w=full * (1 - MODEL_ERROR),
-        full_high_w=full * (1 + MODEL_ERROR),
-        note=note,
-    )
-
-
-def _by_threads(threads: int, each: Coefficients) -> PowerModel:
-    low, high = threads * (1 - MODEL_ERROR), threads * (1 + MODEL_ERROR)
+def _by_threads(cpu: Cpu) -> PowerModel:
+    """SPECpower's watts are of whole servers at the wall, so the boundary is the processors' share of board, memory and supply too."""
+    threads, published = cpu.threads or 0, catalog().coefficients
+    source = f"{published.source}, read {published.date}"
+    name = architecture(cpu)
+    if name is not None:
+        idle_w, full_w = published.architectures[name]
+        note = f"rated power unknown: {threads} threads of {name} at {idle_w:g} to {full_w:g} W each ({source})"
+        return _ranged(threads * idle_w, threads * full_w, "cpu+board", note)
+    each, low, high = published.any, threads * (1 - MODEL_ERROR), threads * (1 + MODEL_ERROR)
     return PowerModel(
         idle_w=threads * each.idle_w,
         idle_low_w=low * each.idle_low_w,
@@ -77,38 +78,55 @@ def _by_threads(threads: int, each: Coefficients) -> PowerModel:
         full_w=threads * each.full_w,
         full_low_w=low * each.full_low_w,
         full_high_w=high * each.full_high_w,
-        note=f"rated power unknown: {threads} threads at {each.idle_w:g} to {each.full_w:g} W each ({each.source}, {each.date})",
+        boundary="cpu+board",
+        note=f"rated power and architecture unknown: {threads} threads at {each.idle_w:g} to {each.full_w:g} W each ({source})",
+    )
+
+
+def _ranged(idle_w: float, full_w: float, boundary: str, note: str) -> PowerModel:
+    return PowerModel(
+        idle_w=idle_w,
+        idle_low_w=idle_w * (1 - MODEL_ERROR),
+        idle_high_w=idle_w * (1 + MODEL_ERROR),
+        full_w=full_w,
+        full_low_w=full_w * (1 - MODEL_ERROR),
+        full_high_w=full_w * (1 + MODEL_ERROR),
+        boundary=boundary,
+        note=note,
     )
 
 
 class EstimateMeter:
-    """The whole machine's processors, whoever uses them."""
+    """All processors that this system sees, whoever uses them."""
 
     def __init__(self, model: PowerModel, root: Path = ROOT) -> None:
         self._model, self._root = model, root
         self._times = machine.cpu_times(root)
+        self._busy: float | None = None
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
             meter="estimate",
             devices=("cpu",),
             evidence="E2",
-            boundary="cpu_package",
-            sensor_api="rated power and /proc/stat",
+            boundary=self._model.boundary,
+            sensor_api="published watts and /proc/stat",
             note=f"estimated from utilisation, not measured; {self._model.note}",
         )
 
     def read(self) -> tuple[Reading, ...]:
-        """Mean over the time since the last reading; no power when the clock has not moved."""
-        before, now = self._times, machine.cpu_times(self._root)
-        now_ns = time.monotonic_ns()
-        if before is None or now is None:
+        """Power at the busy share since the last reading; the share is kept until enough ticks have passed, `None` at first."""
+        now, now_ns = machine.cpu_times(self._root), time.monotonic_ns()
+        if now is None:
             return (Reading(time_ns=now_ns, meter="estimate", device="cpu", error="/proc/stat cannot be read"),)
-        if now[1] <= before[1]:
+        self._times = self._times or now
+        ticks = now[1] - self._times[1]
+        if ticks >= MIN_TICKS:
+            self._busy = min(1.0, max(0.0, (now[0] - self._times[0]) / ticks))
+            self._times = now
+        if self._busy is None:
             return (Reading(time_ns=now_ns, meter="estimate", device="cpu"),)
-        self._times = now
-        busy = (now[0] - before[0]) / (now[1] - before[1])
-        low, likely, high = self._model.at(min(1.0, max(0.0, busy)))
+        low, likely, high = self._model.at(self._busy)
         return (
             Reading(
                 time_ns=now_ns,
@@ -117,8 +135,31 @@ class EstimateMeter:
                 power_w=likely,
                 power_low_w=low,
                 power_high_w=high,
-                utilisation_percent=100.0 * busy,
+                utilisation_percent=100.0 * self._busy,
             ),
         )
 
     def close(self) -> None: ...
+
+
+def report(root: Path = ROOT) -> SensorReport:
+    """Of this system's processors; usable nearly everywhere and the worst evidence there is."""
+    cpu = machine.describe_cpu(root)
+    model = power_model(cpu, machine.virtual_machine(cpu.flags, root) is not None)
+    if model is None:
+        return SensorReport(
+            interface="estimate",
+            usable=False,
+            evidence="E2",
+            boundary="cpu",
+            note="the number of processors is not told",
+        )
+    low, high = model.idle_low_w, model.full_high_w
+    return SensorReport(
+        interface="estimate",
+        usable=True,
+        evidence="E2",
+        boundary=model.boundary,
+        devices=("cpu",),
+        note=f"~{model.idle_w:.1f} to {model.full_w:.1f} W (range {low:.1f} to {high:.1f}); {model.note}; {HOW}",
+    )

@@ -140,6 +140,7 @@ class Power(Struct, frozen=True, kw_only=True):
     factor: float = 1.0
     measured: bool = True
     """False: declared in the tariff."""
+    idle_declared: bool = False
     reason: str = ""
     notes: tuple[str, ...] = ()
 
@@ -291,7 +292,7 @@ def _with_idle(power: Power, machine: Machine) -> Power:
         return power
     if machine.node_idle_w is not None:
         note = "draw at rest as declared in the tariff, not measured"
-        return structs.replace(power, idle_w=machine.node_idle_w.value, notes=(*power.notes, note))
+        return structs.replace(power, idle_w=machine.node_idle_w.value, idle_declared=True, notes=(*power.notes, note))
     return structs.replace(power, reason="the draw at rest is unknown and the tariff declares none")
 
 
@@ -395,4 +396,6 @@ def break_even_utilisation(row: Row, tariff: Tariff, api_price_per_1k_samples: f
     )
     # Cost is floor + slope / utilisation, so two points give the whole curve.
     slope = half - always
-    return slope / (api_price_per_1k_samples - (always - slope)) if api_price_per_1k_samples >= always else None
+    if api_price_per_1k_samples < always or slope <= 0:
+        return None
+    return slope / (api_price_per_1k_samples - (always - slope))

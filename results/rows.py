@@ -113,6 +113,8 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steady_output_tokens_per_s_lo: float | None = None
     steady_output_tokens_per_s_hi: float | None = None
     steady_prompt_tokens_per_s: float | None = None
+    steady_prompt_tokens_per_s_lo: float | None = None
+    steady_prompt_tokens_per_s_hi: float | None = None
     steady_energy_j: float | None = None
     steady_energy_per_output_token_j: float | None = None
     energy_low_j: float | None = None

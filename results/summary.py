@@ -145,6 +145,8 @@ def _speed(measured: Measured, step: StepRecords) -> dict[str, object]:
         "steady_output_tokens_per_s_lo": steady.output.lo if steady else None,
         "steady_output_tokens_per_s_hi": steady.output.hi if steady else None,
         "steady_prompt_tokens_per_s": steady.prompt.value if steady else None,
+        "steady_prompt_tokens_per_s_lo": steady.prompt.lo if steady else None,
+        "steady_prompt_tokens_per_s_hi": steady.prompt.hi if steady else None,
         "steady_energy_j": joules,
         "steady_energy_per_output_token_j": ratio(joules, steady.output_tokens) if steady else None,
     }

@@ -1,10 +1,10 @@
 """Find the final answer in what a model wrote.
 
-A cascade, from the surest sign to the weakest, always on the text after the closed thinking part: (1) the last `\\boxed{...}`; (2) the last
-statement ("Answer: C", "the correct option is C", 答案：C, 故选C, "C is correct", C项正确); (3) a letter that stands for itself in the last line; (4) an
-option named in the last line. A step that finds two answers where one is asked for ends the search with none: the extractor never picks for
-the model. After the cascade of lm-evaluation-harness's and DeepSeek's own scorers; tested on the labelled outputs in
-`tests/tasks/data/extraction.jsonl`.
+A cascade, from the surest sign to the weakest, always on the text after the closed thinking part: (1) the last
+`\\boxed{...}`; (2) the last statement ("Answer: C", "the correct option is C", 答案：C, 故选C, "C is correct", C项正确); (3) a
+letter that stands for itself in the last line; (4) an option named in the last line. A step that finds two answers
+where one is asked for ends the search with none: the extractor never picks for the model. Tested on the labelled
+outputs in `tests/tasks/data/extraction.jsonl`.
 
 Worked example: "A and D act elsewhere. **Answer: (C)**" gives "C"; "Answer: B or C" gives `None`.
 """
@@ -92,7 +92,9 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 def read_reply(answer: Answer, language: Language) -> Reply:
-    """Cut off the thinking and name what is wrong: think_unclosed, think_empty, loop, empty, refusal, wrong_language."""
+    """Cut off the thinking and name what is wrong: think_unclosed, think_empty, loop, empty, refusal,
+    wrong_language.
+    """
     thinking = split_thinking(answer.text, answer.reasoning)
     final = thinking.final.strip()
     signs = {
@@ -107,7 +109,8 @@ def read_reply(answer: Answer, language: Language) -> Reply:
 
 
 def find_choice(final: str, options: Sequence[str], *, multiple: bool = False, stated_only: bool = False) -> str | None:
-    """The chosen letter, or all of them in order ("ACD") where `multiple`; `None` when there is none or the text contradicts itself.
+    """The chosen letter, or all of them in order ("ACD") where `multiple`; `None` when there is none or the text
+    contradicts itself.
 
     `stated_only` is for a text that was cut off: what it happened to end with is no answer.
     """
@@ -119,7 +122,9 @@ def find_choice(final: str, options: Sequence[str], *, multiple: bool = False, s
 
 
 def find_label(final: str, labels: Mapping[str, Sequence[str]]) -> str | None:
-    """The label that the text decides for; `labels` maps each to its wordings. `None` when it decides for none or for two."""
+    """The label that the text decides for; `labels` maps each to its wordings. `None` when it decides for none or for
+    two.
+    """
     text = plain(final)
     wordings = sorted(((w, label) for label, words in labels.items() for w in words), key=lambda pair: -len(pair[0]))
     boxes = BOXED.findall(text)
@@ -293,7 +298,9 @@ class _Reader:
         return -1 if _fold(rest.split("\n", 1)[0]) in others else at
 
     def _alone(self, line: str, text: str) -> str:
-        """The last letter in the line that stands for itself: not an article, not part of "hepatitis B", not one of a list of comments."""
+        """The last letter in the line that stands for itself: not an article, not part of "hepatitis B", not one of a
+        list of comments.
+        """
         listed = len(set(_LISTED.findall(text))) > 1
         for match in reversed(list(_ALONE.finditer(line))):
             before = line[max(0, match.start() - 24) : match.start()]
@@ -304,7 +311,9 @@ class _Reader:
         return ""
 
     def _named(self, text: str) -> str:
-        """The option whose text stands in this text and is not denied; a longer option hides a shorter one inside it."""
+        """The option whose text stands in this text and is not denied; a longer option hides a shorter one inside
+        it.
+        """
         folded = _fold(text)
         found: list[str] = []
         for letter in self.longest_first:

@@ -1,4 +1,6 @@
-"""What a clinical task is: samples to ask, how to ask them, and a way to score an answer. Knows no model, clock or GPU."""
+"""What a clinical task is: samples to ask, how to ask them, and a way to score an answer. Knows no model, clock or
+GPU.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +10,9 @@ from msgspec import Struct
 
 Language = Literal["en", "zh"]
 Scoring = Literal["likelihood", "letters", "generate"]
-"""likelihood: log-likelihood of each answer text; letters: of A, B, C ... after a lettered question; generate: write, then extract."""
+"""likelihood: log-likelihood of each answer text; letters: of A, B, C ... after a lettered question; generate: write,
+then extract.
+"""
 Kind = Literal["choice", "label", "number", "summary", "free", "detect", "speed"]
 Verdict = Literal["correct", "wrong", "no_answer", "truncated", "error"]
 
@@ -23,7 +27,9 @@ class Message(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """One item. `target` is the right answer as text: the index of the right option, a label, a number, the reference summary."""
+    """One item. `target` is the right answer as text: the index of the right option, a label, a number, the reference
+    summary.
+    """
 
     id: str
     input: str
@@ -44,7 +50,9 @@ class Generate(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Rank(Struct, frozen=True, tag=True, kw_only=True):
-    """`context` and each continuation are plain text, concatenated as they stand (a continuation begins with its own blank)."""
+    """`context` and each continuation are plain text, concatenated as they stand (a continuation begins with its own
+    blank).
+    """
 
     context: str
     continuations: tuple[str, ...]
@@ -54,7 +62,9 @@ Prompt = Generate | Rank
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What came back: raw text of the answer channel and of the reasoning channel, or one log-likelihood for each continuation."""
+    """What came back: raw text of the answer channel and of the reasoning channel, or one log-likelihood for each
+    continuation.
+    """
 
     text: str = ""
     reasoning: str | None = None
@@ -66,7 +76,9 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Score(Struct, frozen=True, kw_only=True):
-    """`value` is the headline in [0, 1], `None` for an error. For summaries `correct` means acceptable (threshold in the task)."""
+    """`value` is the headline in [0, 1], `None` for an error. For summaries `correct` means acceptable (threshold in
+    the task).
+    """
 
     value: float | None
     verdict: Verdict
@@ -77,7 +89,9 @@ class Score(Struct, frozen=True, kw_only=True):
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """A task is one file. `load(None)` reads the embedded data; a task without any says in `DataError` how to get it."""
+    """A task is one file. `load(None)` reads the embedded data; a task without any says in `DataError` how to get
+    it.
+    """
 
     name: str
     version: int
@@ -102,7 +116,9 @@ class Task(Struct, frozen=True, kw_only=True):
     load: Callable[[Path | None], Sequence[Sample]]
     prompt: Callable[[Sample, Scoring], Prompt]
     score: Callable[[Sample, Scoring, Answer], Score]
-    """Not for `kind == "speed"`: such steps measure time only, are never scored, and their scorer raises `TypeError`."""
+    """Not for `kind == "speed"`: such steps measure time only, are never scored, and their scorer raises
+    `TypeError`.
+    """
 
 
 def headline(task: Task, scoring: Scoring) -> str:

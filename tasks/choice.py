@@ -1,14 +1,15 @@
 """Multiple choice, for every task that has it: three ways to ask, one way to judge.
 
-- `likelihood`: the log-likelihood of each answer text after the question. `acc` takes the largest sum; `acc_norm` the largest sum for each
-  character of the option, as lm-evaluation-harness 0.4 does (its `multiple_choice` output type). Long and short options meet fairly only in the second,
-  which is why it is the headline.
-- `letters`: the log-likelihood of "A", "B" ... after a lettered question. Small models prefer a letter whatever it stands for (arXiv 2309.03882).
+- `likelihood`: the log-likelihood of each answer text after the question. `acc` takes the largest sum; `acc_norm` the
+  largest sum for each character of the option, as lm-evaluation-harness 0.4 does (its `multiple_choice` output type).
+  Long and short options meet fairly only in the second, which is why it is the headline.
+- `letters`: the log-likelihood of "A", "B" ... after a lettered question. Small models prefer a letter whatever it
+  stands for (arXiv 2309.03882).
 - `generate`: the model writes, thinks if it likes, and ends with "Answer: X"; the only fair way for reasoning models.
 
-A public set is a loader that makes `Sample`s, and a `Task` whose `prompt` is `partial(choice.prompt, "en")` and whose `score` is
-`partial(choice.score, "en")`. Options are given in order, the target is the index of the right one ("0,2" where several are; then
-`extra["multiple"]` is true and only `generate` applies).
+A public set is a loader that makes `Sample`s, and a `Task` whose `prompt` is `partial(choice.prompt, "en")` and whose
+`score` is `partial(choice.score, "en")`. Options are given in order, the target is the index of the right one ("0,2"
+where several are; then `extra["multiple"]` is true and only `generate` applies).
 """
 
 import math

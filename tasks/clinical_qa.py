@@ -1,11 +1,13 @@
 """Clinical knowledge and reasoning in English and in Chinese: four options, one right.
 
-Written for this project and not reviewed by a clinician: a yardstick for comparing deployments, no evidence of clinical ability. From "which
-organ makes insulin?" to licensing-exam vignettes, so that a 135M model and a 671B model both find something to get right and wrong.
+Written for this project and not reviewed by a clinician: a yardstick for comparing deployments, no evidence of clinical
+ability. From "which organ makes insulin?" to licensing-exam vignettes, so that a 135M model and a 671B model both find
+something to get right and wrong.
 
-Worked example: question "Which organ produces insulin?", options Liver, Pancreas, Spleen, Kidney. By `likelihood` the model is given
-"Question: Which organ produces insulin?\\nAnswer:" and the four continuations " Liver", " Pancreas" ... The continuation with the highest
-log-likelihood for each character is its answer (`acc_norm`, the headline); the highest plain log-likelihood gives `acc` beside it.
+Worked example: question "Which organ produces insulin?", options Liver, Pancreas, Spleen, Kidney. By `likelihood` the
+model is given "Question: Which organ produces insulin?\\nAnswer:" and the four continuations " Liver", " Pancreas" ...
+The continuation with the highest log-likelihood for each character is its answer (`acc_norm`, the headline); the
+highest plain log-likelihood gives `acc` beside it.
 """
 
 from functools import partial

@@ -1,22 +1,32 @@
 """Key facts: wordings that a summary may use for what a colleague must know, and wordings that say the opposite.
 
-The pattern language is described in `tasks/data/FORMAT.md`. A fact is *contradicted* when one of its `contradict` groups matches, else *recalled* when
-one of its `accept` groups matches, else *missing*. A group is a set of patterns that must all stand in one sentence, so that "allergic" in one
-sentence and "penicillin" in another are not an allergy to penicillin.
+The pattern language is described in `tasks/data/FORMAT.md`. A fact is *contradicted* when one of its `contradict`
+groups matches, else *recalled* when one of its `accept` groups matches, else *missing*. A group is a set of patterns
+that must all stand in one sentence, so that "allergic" in one sentence and "penicillin" in another are not an allergy
+to penicillin.
 
-Worked example: accept [["warfarin", "5 mg"]], contradict [["warfarin", "re:(?<!\\d)(?:3|10) ?mg"]]. "Warfarin 5mg nightly." recalls the fact,
-"Warfarin 10 mg." contradicts it, "Aspirin 5 mg. Warfarin continued." misses it.
+Worked example: accept [["warfarin", "5 mg"]], contradict [["warfarin", "re:(?<!\\d)(?:3|10) ?mg"]]. "Warfarin 5mg
+nightly." recalls the fact, "Warfarin 10 mg." contradicts it, "Aspirin 5 mg. Warfarin continued." misses it.
 """
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 from msgspec import Struct
 
 Category = Literal[
-    "diagnosis", "medication", "dose", "allergy", "laterality", "negation", "follow_up", "finding", "procedure", "history"
+    "diagnosis",
+    "medication",
+    "dose",
+    "allergy",
+    "laterality",
+    "negation",
+    "follow_up",
+    "finding",
+    "procedure",
+    "history",
 ]
 Finding = Literal["recalled", "contradicted", "missing"]
 Groups = tuple[tuple[str, ...], ...]
@@ -44,9 +54,11 @@ def sentences(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in _SENTENCE_END.split(_EMPHASIS.sub("", text)) if part.strip())
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of the data files as a regular expression. Raises `re.error` for a bad one and `ValueError` for an empty one."""
+    """A pattern of the data files as a regular expression. Raises `re.error` for a bad one and `ValueError` for an
+    empty one.
+    """
     if pattern.startswith("re:"):
         return re.compile(pattern[3:], re.IGNORECASE)
     open_end = pattern.endswith("*")
@@ -58,7 +70,9 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _left_edge(character: str) -> str:
-    """No letter or digit before; before a digit also no decimal point that belongs to a number ("5 mg" is not in "2.5 mg")."""
+    """No letter or digit before; before a digit also no decimal point that belongs to a number ("5 mg" is not in "2.5
+    mg").
+    """
     if not (character.isascii() and character.isalnum()):
         return ""
     return r"(?<![A-Za-z0-9])" + (r"(?<!\d[.,])" if character.isdigit() else "")

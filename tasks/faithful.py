@@ -1,8 +1,9 @@
 """What a summary says that its note does not: numbers, drugs; and whether it is the note itself, copied.
 
-Literal checks, no understanding: a number is supported when the note holds it in any notation (5mg / 5 mg, 0.5 g / 500 mg, 1,000 / 1000, 三天 / 3天, "three",
-Roman, "bid" for 2), a drug when the note holds one of its names. A rightly derived number ("day 3" counted from two dates) counts as unsupported, so
-the figure is to be compared between deployments, not read as a rate of errors.
+Literal checks, no understanding: a number is supported when the note holds it in any notation (5mg / 5 mg, 0.5 g / 500
+mg, 1,000 / 1000, 三天 / 3天, "three", Roman, "bid" for 2), a drug when the note holds one of its names. A rightly derived
+number ("day 3" counted from two dates) counts as unsupported, so the figure is to be compared between deployments, not
+read as a rate of errors.
 """
 
 import re
@@ -13,20 +14,22 @@ from tasks.base import Language
 from tasks.numbers import MASS_MG, VOLUME_ML, Number, find_numbers, fold_numbers
 from tasks.read import DATA
 
+_AFTER_MARK = re.compile(r"(?:^|[\n。；;])\s*\d{1,2}\.(\d+(?:\.\d+)?)")
+"""In "。4.6小时后复查" the 4 is a list mark and the number is 6."""
 _LIST_MARK = re.compile(r"(?:^|(?<=[\s；;。：:]))\(?\d{1,2}[.)、）](?![\d.])", re.MULTILINE)
-_WORDS = {
-    word: value
-    for value, words in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-    )
-    for word in [words]
-} | {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)}
-_SHORTHAND = {
-    "once": 1, "od": 1, "qd": 1, "qn": 1, "om": 1, "on": 1, "daily": 1, "twice": 2, "bd": 2, "bid": 2, "tds": 3, "tid": 3, "qds": 4, "qid": 4,
-    "half": Decimal("0.5"), "single": 1, "double": 2, "ii": 2, "iii": 3, "iv": 4, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "v": 5, "i": 1, "x": 10,
+_WORDS: dict[str, int] = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18,
+    "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+_SHORTHAND: dict[str, int | str] = {
+    "once": 1, "od": 1, "qd": 1, "qn": 1, "om": 1, "on": 1, "daily": 1, "twice": 2, "bd": 2, "bid": 2, "tds": 3, "tid": 3,
+    "qds": 4, "qid": 4, "half": "0.5", "single": 1, "double": 2, "ii": 2, "iii": 3, "iv": 4, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "v": 5, "i": 1, "x": 10,
     "hourly": 1, "weekly": 1, "monthly": 1, "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6,
 }  # fmt: skip
-_MONTHS = {m: i for i, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)}
+_MONTHS = {
+    "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,
+}  # fmt: skip
 _WORD = re.compile(r"[a-z]+")
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[a-z]+|\d+(?:\.\d+)?")
 _HAN_COUNT = re.compile(r"(?:[天日周月年岁次片粒级度支小时分钟]|个月|毫克|克|毫升|微克)")
@@ -42,7 +45,9 @@ def unsupported_numbers(note: str, summary: str) -> tuple[str, ...]:
     missing: dict[str, None] = {}
     for found in find_numbers(folded):
         written = folded[found.start : found.end].strip()
-        if _is_name(folded, found.start) or (not written[0].isascii() and not _HAN_COUNT.match(folded, found.start + _han_length(written))):
+        if _is_name(folded, found.start) or (
+            not written[0].isascii() and not _HAN_COUNT.match(folded, found.start + _han_length(written))
+        ):
             continue
         if abs(found.number.value) not in values and _quantity(found.number) not in quantities:
             missing[written] = None
@@ -54,19 +59,18 @@ def _han_length(written: str) -> int:
 
 
 def _is_name(text: str, at: int) -> bool:
-    """"B12", "V3", "SpO2": a digit behind a Latin letter is part of a name."""
+    """ "B12", "V3", "SpO2": a digit behind a Latin letter is part of a name."""
     return at > 0 and text[at - 1].isascii() and (text[at - 1].isalpha() or text[at - 1] == "_")
 
 
 def _supported(note: str) -> tuple[set[Decimal], set[tuple[str, Decimal]]]:
     numbers = [found.number for found in find_numbers(note)]
-    values = {abs(number.value) for number in numbers} | {Decimal(digits) for digits in re.findall(r"\d+(?:\.\d+)?", note)}
+    digits = [*re.findall(r"\d+(?:\.\d+)?", note), *_AFTER_MARK.findall(note)]
+    values = {abs(number.value) for number in numbers} | {Decimal(d) for d in digits}
     for word in _WORD.findall(note.lower()):
-        for table in (_WORDS, _SHORTHAND):
-            if word in table:
-                values.add(Decimal(table[word]))
-        if word[:3] in _MONTHS:
-            values.add(Decimal(_MONTHS[word[:3]]))
+        for table, key in ((_WORDS, word), (_SHORTHAND, word), (_MONTHS, word[:3])):
+            if key in table:
+                values.add(Decimal(table[key]))
     return values, {quantity for number in numbers if (quantity := _quantity(number))}
 
 
@@ -81,7 +85,9 @@ def _quantity(number: Number) -> tuple[str, Decimal] | None:
 
 @lru_cache(maxsize=1)
 def drug_lexicon() -> dict[str, tuple[str, ...]]:
-    """Every known drug name in lower case, with all names of the same drug (`drugs.txt`: one drug a line, names apart by " | ")."""
+    """Every known drug name in lower case, with all names of the same drug (`drugs.txt`: one drug a line, names apart
+    by " | ").
+    """
     lexicon: dict[str, tuple[str, ...]] = {}
     for line in (DATA / "drugs.txt").read_text(encoding="utf-8").split("\n"):
         names = tuple(name.strip().lower() for name in line.split("|") if name.strip())
@@ -98,10 +104,15 @@ def _drug_pattern() -> re.Pattern[str]:
 
 
 def unsupported_drugs(note: str, drugs: tuple[str, ...], summary: str) -> tuple[str, ...]:
-    """Drugs of the summary that stand neither in the note nor among its listed drugs under any of their names, each once."""
+    """Drugs of the summary that stand neither in the note nor among its listed drugs under any of their names, each
+    once.
+    """
     source = "\n".join((note, *drugs)).lower()
     lexicon = drug_lexicon()
-    named = dict.fromkeys(m.group() if m.group() in lexicon else m.group().removesuffix("s") for m in _drug_pattern().finditer(summary.lower()))
+    named = dict.fromkeys(
+        m.group() if m.group() in lexicon else m.group().removesuffix("s")
+        for m in _drug_pattern().finditer(summary.lower())
+    )
     return tuple(name for name in named if not any(_stands_in(other, source) for other in lexicon[name]))
 
 
@@ -110,7 +121,9 @@ def _stands_in(name: str, source: str) -> bool:
 
 
 def copied_share(note: str, summary: str, language: Language) -> float:
-    """Share of the summary's words (Chinese: characters) that stand in long runs taken word for word from the note, in [0, 1]."""
+    """Share of the summary's words (Chinese: characters) that stand in long runs taken word for word from the note, in
+    [0, 1].
+    """
     run = COPY_RUN[language]
     source, words = _TOKEN.findall(note.lower()), _TOKEN.findall(summary.lower())
     if len(words) < run:

@@ -1,7 +1,8 @@
 """Numbers, quantities and dates in English and Chinese text, brought to one form.
 
-"1,000", "1000" and 一千 are one number; "5mg" and "5 mg", "0.5 g" and "500 mg" are one quantity; 2024年3月5日, "5 March 2024" and "2024-03-05" are
-one date. Values are exact decimals. Used to read numeric answers and to find numbers in a summary that its note does not hold.
+"1,000", "1000" and 一千 are one number; "5mg" and "5 mg", "0.5 g" and "500 mg" are one quantity; 2024年3月5日, "5 March
+2024" and "2024-03-05" are one date. Values are exact decimals. Used to read numeric answers and to find numbers in a
+summary that its note does not hold.
 """
 
 import re
@@ -28,7 +29,9 @@ NUMBER = re.compile(
     rf"|(?P<percent>百分之)?(?P<han>{_HAN}{{1,20}}(?:点[零〇一二三四五六七八九]{{1,10}})?)"
 )
 _NO_UNIT = r"(?!(?:a|an|and|as|at|by|for|from|in|is|of|on|or|out|so|the|then|to|was|which|with|years?\s+old)\b)"
-_UNIT = re.compile(rf"\s?(%|‰|{_NO_UNIT}°?[A-Za-zµμΩ°][A-Za-zµμ0-9^]*(?:[/·.][A-Za-zµμ0-9^]+)*|/[A-Za-zµμ][A-Za-zµμ0-9^]*|毫克|微克|千克|克|毫升|升|[天日周月年岁次片粒分级度支])?")
+_UNIT = re.compile(
+    rf"\s?(%|‰|{_NO_UNIT}°?[A-Za-zµμΩ°][A-Za-zµμ0-9^]*(?:[/·.][A-Za-zµμ0-9^]+)*|/[A-Za-zµμ][A-Za-zµμ0-9^]*|毫克|微克|千克|克|毫升|升|[天日周月年岁次片粒分级度支])?"
+)
 
 MASS_MG = {
     "kg": Decimal(10**6), "千克": Decimal(10**6), "g": Decimal(1000), "克": Decimal(1000), "mg": Decimal(1), "毫克": Decimal(1),
@@ -42,7 +45,20 @@ _RESULT = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"\s?(?:[-–—~～]|to\b|or\b|and\b|或|至|到|和)\s?$", re.IGNORECASE)
-_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
+_MONTHS = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
 _MONTH = rf"(?P<month>{'|'.join(f'{m[:3]}(?:{m[3:]})?' for m in _MONTHS)})\.?"
 _DATES = (
     re.compile(r"(?<!\d)(?P<y>\d{4})\s?[-/.年]\s?(?P<m>\d{1,2})\s?[-/.月]\s?(?P<d>\d{1,2})(?!\d)"),
@@ -53,7 +69,9 @@ _DATES = (
 
 
 class Number(Struct, frozen=True):
-    """`unit` as written but folded ("kg/m^2"), "" where there is none. A percentage keeps its figure: 45 % is 45 with unit "%"."""
+    """`unit` as written but folded ("kg/m^2"), "" where there is none. A percentage keeps its figure: 45 % is 45 with
+    unit "%".
+    """
 
     value: Decimal
     unit: str = ""
@@ -66,7 +84,9 @@ class Found(Struct, frozen=True):
 
 
 def fold_numbers(text: str) -> str:
-    """Text with superscripts as ^9, full-width digits and real minus signs in ASCII, and LaTeX thousands "1{,}250" joined."""
+    """Text with superscripts as ^9, full-width digits and real minus signs in ASCII, and LaTeX thousands "1{,}250"
+    joined.
+    """
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^" + m.group().translate(_SUPERSCRIPTS), text)
     return unicodedata.normalize("NFKC", text).replace("−", "-").replace("{,}", ",").replace("\u03bc", "µ")
 
@@ -79,11 +99,17 @@ def find_numbers(folded: str) -> Iterator[Found]:
             continue
         unit = _UNIT.match(folded, match.end())
         name = "%" if match.group("percent") else ((unit.group(1) or "") if unit else "")
-        yield Found(Number(value, name), match.start(), unit.end() if unit and name and not match.group("percent") else match.end())
+        yield Found(
+            Number(value, name),
+            match.start(),
+            unit.end() if unit and name and not match.group("percent") else match.end(),
+        )
 
 
 def find_number(final: str) -> Number | None:
-    """The numeric answer of a final text: of the last box, the last "answer is", or the last line. `None` for a range, for two candidates, for none."""
+    """The numeric answer of a final text: of the last box, the last "answer is", or the last line. `None` for a range,
+    for two candidates, for none.
+    """
     text = plain(fold_numbers(final))
     if boxes := BOXED.findall(text):
         return _first(boxes[-1])
@@ -99,7 +125,9 @@ def find_number(final: str) -> Number | None:
 
 
 def find_date(final: str) -> str | None:
-    """The date of an answer as yyyy-mm-dd. "03/05/2024" is 5 March (month first, as MedCalc-Bench writes); `None` for none, two, or no such day."""
+    """The date of an answer as yyyy-mm-dd. "03/05/2024" is 5 March (month first, as MedCalc-Bench writes); `None` for
+    none, two, or no such day.
+    """
     text = plain(fold_numbers(final))
     text = re.sub(rf"{_HAN}+(?=[年月日])", lambda m: str(chinese_number(m.group()) or m.group()), text)
     found = {iso for pattern in _DATES for m in pattern.finditer(text) if (iso := _iso(m))}
@@ -162,7 +190,11 @@ def _after_equals(text: str) -> str:
 
 def _iso(match: re.Match[str]) -> str | None:
     groups = match.groupdict()
-    month = _MONTHS.index(next(m for m in _MONTHS if m[:3] == groups["month"][:3].lower())) + 1 if "month" in groups else int(groups["m"])
+    month = (
+        _MONTHS.index(next(m for m in _MONTHS if m[:3] == groups["month"][:3].lower())) + 1
+        if "month" in groups
+        else int(groups["m"])
+    )
     try:
         return date(int(groups["y"]), month, int(groups["d"])).isoformat()
     except ValueError:

@@ -9,7 +9,9 @@ import msgspec
 from tasks.base import DataError
 
 MAX_LINE_BYTES = 600_000
-"""About 200,000 Chinese or 600,000 English characters: an item longer than any clinical record, and than most contexts."""
+"""About 200,000 Chinese or 600,000 English characters: an item longer than any clinical record, and than most
+contexts.
+"""
 
 DATA = Path(__file__).parent / "data"
 
@@ -25,8 +27,8 @@ R = TypeVar("R", bound=Row)
 def read_rows(path: Path, kind: type[R], complaint: Callable[[R], str]) -> tuple[R, ...]:
     """Every line of a UTF-8 JSONL file as a `kind`; `complaint` says what is wrong with a row, or "".
 
-    Lines end at a newline only: some public texts hold U+2028, which `str.splitlines` would cut at. Blank lines are passed over.
-    Raises `DataError` naming file and line; nothing is returned half read.
+    Lines end at a newline only: some public texts hold U+2028, which `str.splitlines` would cut at. Blank lines are
+    passed over. Raises `DataError` naming file and line; nothing is returned half read.
     """
     decode = msgspec.json.Decoder(kind).decode
     rows: list[R] = []

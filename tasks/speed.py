@@ -1,10 +1,12 @@
 """Speed alone: exact numbers of tokens in and out, no accuracy.
 
-Four shapes that clinical use has, in tokens in / out: a question with a one-word answer (300/8), the same question to a reasoning model (300/900), a
-note to be summarised (1,500/350), and the 512/128 that other benchmarks report. The tokens are meaningless, generation does not stop early, and
-nothing is scored, so that two deployments are timed on the same work whatever they would have said.
+Four shapes that clinical use has, in tokens in / out: a question with a one-word answer (300/8), the same question to a
+reasoning model (300/900), a note to be summarised (1,500/350), and the 512/128 that other benchmarks report. The tokens
+are meaningless, generation does not stop early, and nothing is scored, so that two deployments are timed on the same
+work whatever they would have said.
 
-Worked example: sample `speed-1500x350-2` is the second of four requests with exactly 1,500 prompt tokens and exactly 350 output tokens.
+Worked example: sample `speed-1500x350-2` is the second of four requests with exactly 1,500 prompt tokens and exactly
+350 output tokens.
 """
 
 from pathlib import Path
@@ -16,7 +18,9 @@ REPEATS = 4
 
 
 def load(path: Path | None) -> tuple[Sample, ...]:
-    """Each shape once, then again, so that a `limit` keeps the mixture. Raises `DataError` for a data file: there is none."""
+    """Each shape once, then again, so that a `limit` keeps the mixture. Raises `DataError` for a data file: there is
+    none.
+    """
     if path is not None:
         raise DataError(f"the speed task makes its own requests and takes no data; remove `data` ({path})")
     return tuple(

@@ -1,8 +1,8 @@
 """What a reasoning model thought, apart from what it answered, and whether it got stuck.
 
-The state of the thinking part is kept with every answer, because accuracy hides it: a model whose thinking never ended has given no answer,
-however often the right letter stands in it; a model that skipped its thinking (the documented empty `<think></think>` bypass of DeepSeek-R1)
-was not tested as a reasoning model.
+The state of the thinking part is kept with every answer, because accuracy hides it: a model whose thinking never ended
+has given no answer, however often the right letter stands in it; a model that skipped its thinking (the documented
+empty `<think></think>` bypass of DeepSeek-R1) was not tested as a reasoning model.
 """
 
 import re
@@ -35,8 +35,9 @@ class Thinking(Struct, frozen=True):
 def split_thinking(text: str, reasoning: str | None) -> Thinking:
     """Cut an answer into thinking and final text.
 
-    `reasoning` is a channel of its own, `None` where the server has none. A closing tag without an opening one counts: the opening tag is often
-    sent as the beginning of the reply and lost. With several thinking parts the last one decides.
+    `reasoning` is a channel of its own, `None` where the server has none. A closing tag without an opening one counts:
+    the opening tag is often sent as the beginning of the reply and lost. With several thinking parts the last one
+    decides.
     """
     closing = list(_CLOSE.finditer(text))
     close = closing[-1] if closing else None
@@ -53,8 +54,8 @@ def split_thinking(text: str, reasoning: str | None) -> Thinking:
 
 
 def is_looping(text: str) -> bool:
-    """Whether the text repeats itself: a run of 30 words (Chinese: characters) stands in it four times without overlap, or its last 2,000
-    characters compress to less than a tenth. Short texts (under 200 characters) never loop.
+    """Whether the text repeats itself: a run of 30 words (Chinese: characters) stands in it four times without overlap,
+    or its last 2,000 characters compress to less than a tenth. Short texts (under 200 characters) never loop.
     """
     if len(text) < LOOP_MIN_CHARS:
         return False

@@ -28,6 +28,10 @@ class BackendOutOfMemory(Exception):
     """The engine could not get the memory it needs; the cell ends as `oom`."""
 
 
+class BackendTimeout(Exception):
+    """The whole engine has hung (or did not get ready in time), not just one request; the cell ends as `timeout`."""
+
+
 class Turn(Struct, frozen=True):
     role: Literal["system", "user", "assistant"]
     text: str
@@ -79,6 +83,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    think_tokens: int | None = None
+    """Where the engine tells them apart; needed where chunks are not `counted`."""
     source: Literal["engine", "usage", "retokenised"] = "engine"
     prefill_ms: float | None = None
     decode_ms: float | None = None
@@ -93,6 +99,8 @@ class Chunk(Struct, frozen=True, kw_only=True):
     text: str = ""
     tokens: int = 0
     """Tokens that this piece stands for; the sum need not be exact, `usage` is."""
+    counted: bool = True
+    """False: `tokens` is a sign of life (1 for a piece of unknown length) and no count may be made of it."""
     channel: Literal["answer", "reasoning"] = "answer"
     finish: Literal["stop", "length"] | None = None
     usage: Usage | None = None

@@ -1,10 +1,10 @@
 """Has accuracy changed? Evidence from the items asked tonight, paired with the same items' baseline answers.
 
-Each night asks a part of a fixed pool. For any set of distinct items with `b` losses (right in the baseline, wrong now) and `c` gains, the exact
-sequential McNemar e-value is `2^m B(b+1/2, c+1/2) / B(1/2, 1/2)` with m = b + c: a test martingale when losses and gains are equally likely.
-Since a change may begin on any night, the e-values of all recent beginnings are summed (a Shiryaev-Roberts e-detector: Shin, Ramdas and
-Rinaldo 2024, "E-detectors"); without a change the sum stays below `THRESHOLD` for `THRESHOLD` nights on average. An item asked again within
-the window counts once, with its latest answer: a greedy model that repeats itself adds no evidence.
+Each night asks a part of a fixed pool. For any set of distinct items with `b` losses (right in the baseline, wrong now) and `c` gains,
+the exact sequential McNemar e-value (`results.paired.log_e_value`) is a test martingale when losses and gains are equally likely. Since a
+change may begin on any night, the e-values of all recent beginnings are summed (a Shiryaev-Roberts e-detector: Shin, Ramdas and Rinaldo
+2024, "E-detectors"); without a change the sum stays below `THRESHOLD` for `THRESHOLD` nights on average. An item asked again within the
+window counts once, with its latest answer: a greedy model that repeats itself adds no evidence.
 """
 
 import math
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
-from scipy.special import betaln
+
+from results.paired import log_e_value
 
 THRESHOLD = 3650.0
 """Nights between false alarms, at least, on average: one in ten years."""
@@ -40,13 +41,6 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Index of the night from which the evidence is strongest."""
 
 
-def e_value(losses: int, gains: int) -> float:
-    """Exact sequential McNemar e-value; 1 without discordant items."""
-    m = losses + gains
-    log_e = m * math.log(2) + float(betaln(losses + 0.5, gains + 0.5) - betaln(0.5, 0.5))
-    return math.exp(min(log_e, 700.0))
-
-
 def accumulate(baseline: Night, nights: Sequence[Night]) -> Evidence:
     """Judge the last of `nights`, oldest first; items without a baseline are left out."""
     first = max(0, len(nights) - RECENT)
@@ -58,7 +52,7 @@ def accumulate(baseline: Night, nights: Sequence[Night]) -> Evidence:
                 latest.setdefault(item, right)
         losses = sum(baseline[i] and not right for i, right in latest.items())
         gains = sum(right and not baseline[i] for i, right in latest.items())
-        found = e_value(losses, gains)
+        found = math.exp(min(log_e_value(losses, gains), 700.0))
         total += found
         if found > best:
             best, chosen = found, (losses, gains, len(latest), index)

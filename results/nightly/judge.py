@@ -1,10 +1,10 @@
 """Has a nightly series changed? Change points on control-normalised figures, with a floor on the effect and a second look.
 
-A point is the night's median, over interleaved blocks, of `log(candidate / control)`, so that drift of the machine cancels. The best single
-split of the last nights is found by `ruptures` (kernel change-point detection with a linear kernel, which is least squares); it counts when its
-t-test is below `ALPHA`, the effect is at least the metric's floor, and at least `MIN_NIGHTS` nights stand behind it. Since the split is chosen to
-maximise the difference, `ALPHA` is not the false-alarm rate: docs/nightly.md holds the simulated one. A single night further than `GROSS_Z`
-robust standard deviations out is a candidate at once, to be confirmed by re-runs the same night.
+A point is the night's median, over interleaved blocks, of `log(candidate / control)`, so that drift of the machine cancels. The best
+single split of the last nights is found by `ruptures` (kernel change-point detection with a linear kernel, which is least squares); it
+counts when its t-test is below `ALPHA`, the effect is at least the metric's floor, and at least `MIN_NIGHTS` nights stand behind it. Since
+the split is chosen to maximise the difference, `ALPHA` is not the false-alarm rate: docs/nightly.md holds the simulated one. A single
+night further than `GROSS_Z` robust standard deviations out is a candidate at once, to be confirmed by re-runs the same night.
 """
 
 import math
@@ -15,6 +15,10 @@ import numpy as np
 import ruptures
 import scipy.stats
 from msgspec import Struct
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 ALPHA = 1e-5
 """Of one look at one series; keeps false alarms under one in ten series-years (docs/nightly.md)."""
@@ -96,23 +100,22 @@ def judge(points: Sequence[Point], metric: Metric) -> Finding:
     noise = noise_of(values)
     floor = max(metric.floor, 3 * noise) if noise is not None and len(values) >= NOISE_NIGHTS else metric.floor
     mde = minimum_detectable(noise)
-    seen = {
-        "floor": math.expm1(floor),
-        "mde": mde,
-        "noise": noise,
-        "blind": mde is not None and mde > math.expm1(2 * metric.floor),
-        "autocorrelation": lag_one(values),
-    }
+    seen = Finding(
+        verdict="steady",
+        floor=math.expm1(floor),
+        mde=mde,
+        noise=noise,
+        blind=mde is not None and mde > math.expm1(2 * metric.floor),
+        autocorrelation=lag_one(values),
+    )
     if len(values) < MIN_HISTORY + MIN_NIGHTS:
-        gross = _gross(values, names, metric, floor, seen) if len(values) > NOISE_NIGHTS else None
+        gross = _gross(values, names, floor, seen) if len(values) > NOISE_NIGHTS else None
         missing = f"{len(values)} nights in this epoch; a change point needs {MIN_HISTORY + MIN_NIGHTS}"
-        return gross or Finding(verdict="too_short", reason=missing, **seen)  # type: ignore[arg-type]
-    return _change(values, names, metric, floor, seen) or _gross(values, names, metric, floor, seen) or Finding(verdict="steady", **seen)  # type: ignore[arg-type]
+        return gross or replace(seen, verdict="too_short", reason=missing)
+    return _change(values, names, metric, floor, seen) or _gross(values, names, floor, seen) or seen
 
 
-def _change(
-    values: np.ndarray, names: Sequence[str], metric: Metric, floor: float, seen: Mapping[str, object]
-) -> Finding | None:
+def _change(values: Floats, names: Sequence[str], metric: Metric, floor: float, seen: Finding) -> Finding | None:
     """The best split among the recent nights, if it is sure enough and large enough."""
     split = best_split(values)
     if split is None:
@@ -124,12 +127,12 @@ def _change(
     p_value = float(scipy.stats.ttest_ind(after, before, equal_var=True).pvalue)
     if p_value >= ALPHA:
         return None
-    return Finding(
-        verdict=direction(effect, metric), effect=math.expm1(effect), p_value=p_value, since=names[split], **seen
-    )  # type: ignore[arg-type]
+    return replace(
+        seen, verdict=direction(effect, metric), effect=math.expm1(effect), p_value=p_value, since=names[split]
+    )
 
 
-def best_split(values: np.ndarray) -> int | None:
+def best_split(values: Floats) -> int | None:
     """Index of the first night after the best single split; None when it does not lie among the recent nights."""
     if np.ptp(values) == 0:
         return None
@@ -138,9 +141,7 @@ def best_split(values: np.ndarray) -> int | None:
     return split if len(values) - RECENT <= split <= len(values) - MIN_NIGHTS and split >= MIN_HISTORY else None
 
 
-def _gross(
-    values: np.ndarray, names: Sequence[str], metric: Metric, floor: float, seen: Mapping[str, object]
-) -> Finding | None:
+def _gross(values: Floats, names: Sequence[str], floor: float, seen: Finding) -> Finding | None:
     """A single night far out of the last ones: a candidate, to be confirmed by re-runs."""
     before = values[-GROSS_WINDOW - 1 : -1]
     centre = float(np.median(before))
@@ -148,12 +149,19 @@ def _gross(
     effect = float(values[-1]) - centre
     if abs(effect) < floor or abs(effect) <= GROSS_Z * spread:
         return None
-    words = f"one night {abs(effect) / spread:.1f} robust standard deviations out" if spread else "one night out of a constant"
-    return Finding(verdict="candidate", effect=math.expm1(effect), since=names[-1], reason=words, **seen)  # type: ignore[arg-type]
+    words = (
+        f"one night {abs(effect) / spread:.1f} robust standard deviations out"
+        if spread
+        else "one night out of a constant"
+    )
+    return replace(seen, verdict="candidate", effect=math.expm1(effect), since=names[-1], reason=words)
 
 
 def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -> Finding:
-    """Judge interleaved re-runs (log ratios of one night) against the median of the nights before: their 99 % interval must exclude the floor."""
+    """Judge interleaved re-runs (log ratios of one night) against the median of the nights before.
+
+    Their 99 % interval must lie beyond the floor.
+    """
     centre = float(np.median([p.value for p in history[-GROSS_WINDOW:]]))
     shift = np.asarray(reruns, dtype=float) - centre
     mean, half = float(shift.mean()), math.inf
@@ -174,14 +182,16 @@ def direction(effect: float, metric: Metric) -> Literal["regression", "improveme
     return "improvement" if better else "regression"
 
 
-def noise_of(values: np.ndarray) -> float | None:
+def noise_of(values: Floats) -> float | None:
     """Night-to-night standard deviation, from differences of neighbours, so that one step in the series does not count as noise."""
     if len(values) < 4:
         return None
     return float(np.median(np.abs(np.diff(values)))) * 1.4826 / math.sqrt(2)
 
 
-def minimum_detectable(noise: float | None, nights_after: int = MIN_NIGHTS, nights_before: int = MIN_HISTORY) -> float | None:
+def minimum_detectable(
+    noise: float | None, nights_after: int = MIN_NIGHTS, nights_before: int = MIN_HISTORY
+) -> float | None:
     """Relative change found with 80 % power at `ALPHA` after `nights_after` nights; a t-test's, before the search over splits."""
     if noise is None:
         return None
@@ -190,7 +200,7 @@ def minimum_detectable(noise: float | None, nights_after: int = MIN_NIGHTS, nigh
     return math.expm1(float(reach) * noise * math.sqrt(1 / nights_after + 1 / nights_before))
 
 
-def lag_one(values: np.ndarray) -> float | None:
+def lag_one(values: Floats) -> float | None:
     if len(values) < NOISE_NIGHTS or np.ptp(values) == 0:
         return None
     centred = values - values.mean()

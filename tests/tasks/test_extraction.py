@@ -45,7 +45,11 @@ def test_the_fixture_is_large_and_varied() -> None:
 
 
 def test_the_extractor_agrees_with_the_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = [(row["id"], row["text"][:80], row["expected"], got) for row in ROWS if (got := extracted(row)) != row["expected"]]
+    wrong = [
+        (row["id"], row["text"][:80], row["expected"], got)
+        for row in ROWS
+        if (got := extracted(row)) != row["expected"]
+    ]
     share = 1 - len(wrong) / len(ROWS)
     with capsys.disabled():
         print(f"\nextraction: {len(ROWS) - len(wrong)} of {len(ROWS)} labelled outputs agree ({share:.1%})")

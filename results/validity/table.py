@@ -1,0 +1,78 @@
+"""docs/validity.md, made from the rules themselves."""
+
+from results.validity import RULES
+from results.validity.base import PROFILES
+from results.validity.pairs import PAIR_RULES
+
+NOT_DECIDED = {
+    "B10": "a sample sent twice is no faster than the rest: needs a run made for it",
+    "C9": "load of the measuring side itself: its own processor time is not recorded apart; lateness of telemetry is (`late_ms`)",
+    "C12": "average batch of a run that claims to be saturated: no step makes that claim",
+    "F7": "multiplicity is a matter of the comparison: `compare` stores its method",
+    "F8": "early stopping is a matter of the comparison: the rule stands in the plan",
+    "F10": "Chinese text tokenised for ROUGE: a test of the tasks (identical text scores 1.0)",
+    "F12": "agreement of a model as judge: printed by the judge itself, never the headline",
+}
+"""Rules of the method that no record of a step can decide, and where they are looked after."""
+
+_HEAD = """# When a number may be used
+
+Made from the code (`results/validity/`) by `make docs`; do not edit.
+
+Every finished step is judged by every rule below. A rule says pass, fail, not applicable, or unknown with the reason; the verdict,
+what was observed and the threshold stand in `verify RUN`. Nothing is thrown away: an invalid row stays in the data with its reasons,
+is greyed in the report, and is left out of the frontier and of rankings.
+
+Severity: **I** invalid, no ranking and no cost. **R** valid as installed, not for ranking. **W** a warning.
+What it concerns: a failure (I or R) of `all`, `accuracy` or `speed` makes a row invalid (`valid`); one of `all` or `energy` keeps it
+out of rankings of energy (`energy_valid`); one of `memory` is a warning beside the memory figures. Estimated power (classes E1 to E3)
+never makes a row invalid.
+"""
+
+_PROFILES = """
+## Profiles
+
+A suite's `profile` says how much is asked of a measurement. In `smoke` a measurement that is only too short is a warning ("indicative
+only"), and shares of few answers (B4, B5, B6, F3) fail only when their exact lower 95 % bound is above the limit. In `procurement`
+what must be known and is not (marked *) fails.
+
+| profile | steady state | requests for each in flight | percentile that must be backed | repetitions | too short is |
+|---|---|---|---|---|---|
+"""
+
+
+def rules_table() -> str:
+    """The whole page as Markdown."""
+    lines = [
+        _HEAD,
+        "## Rules of one step\n",
+        "| rule | severity | concerns | what | threshold |",
+        "|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        mark = "\\*" if rule.must_know else ""
+        lines.append(f"| {rule.id}{mark} | {rule.severity} | {rule.axis} | {rule.title} | {rule.threshold} |")
+    lines += [
+        "",
+        "## Rules of two steps that are compared\n",
+        "| rule | severity | concerns | what | threshold |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {r.id} | {r.severity} | {r.axis} | {r.title} | {r.threshold} |" for r in PAIR_RULES]
+    rows = (
+        f"| `{p.name}` | {p.window_s:g} s | {p.requests_per_slot} | {_percentile(p.percentile)} | {p.repeats} | {p.short} |"
+        for p in PROFILES.values()
+    )
+    lines += [
+        _PROFILES + "\n".join(rows),
+        "",
+        "## Not decided from a step's records\n",
+        "| rule | why, and where instead |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {why} |" for name, why in NOT_DECIDED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _percentile(q: float | None) -> str:
+    return f"p{100 * q:g}" if q else "none"
