@@ -1,16 +1,394 @@
-"""What a cell should need and how fast it could be, before anything is loaded. Pure; predicted, never measured."""
+"""What a cell should need and how fast it could be, before anything is loaded. Pure; predicted, never measured.
 
+The bytes come from the file where there is one, else from the catalogue's shape; `Prediction.basis` says which, and what is only rough.
+"""
+
+import re
 from typing import TYPE_CHECKING
 
-from bench.config import BackendSettings
-from bench.models import Weights
+from msgspec import Struct
+
+from bench import fit
+from bench.catalogue import Entry, Shape, find
+from bench.config import (
+    BackendSettings,
+    Deployment,
+    LlamaCppSettings,
+    TransformersSettings,
+    VllmSettings,
+)
+from bench.duration import Work, seconds_of, work_of
+from bench.fit import GIB, Layout, Need, Question, Room, gib
+from bench.quantisation import MIXES, normal_label, stored_bytes
+from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
+from bench.tensors import parameters, shortened, streamed_parameters, streamed_share, tensors
 from hardware import Host
 from results.records import Prediction
 
 if TYPE_CHECKING:
+    from bench.models import Weights
     from bench.plan import CellPlan
 
+UBATCH = 512
+"""Tokens that llama.cpp evaluates at once."""
+GGUF_LADDER = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ2_XXS", "IQ1_S")
+SAFETENSORS_LADDER = ("bf16", "fp8", "int8", "awq")
+VLLM_CPU_CACHE_GIB = 4
+"""VLLM_CPU_KVCACHE_SPACE where it is not set."""
 
-def predict(cell: "CellPlan", settings: BackendSettings, weights: Weights | None, host: Host) -> Prediction:
-    """Memory, verdict, ceiling and rough duration of a cell."""
-    return Prediction()
+
+class Model(Struct, frozen=True, kw_only=True):
+    """What is known of a deployment's weights. `file_bytes` None: computed from the shape."""
+
+    entry: Entry | None
+    shape: Shape | None
+    label: str | None
+    weight_bytes: float | None
+    cache_bytes_per_token: float | None
+    """At 16 bit, as the file or shape says it; None: unknown."""
+    basis: str
+
+
+def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | None", host: Host) -> Prediction:
+    """Memory, verdict, ceiling and rough duration of a cell. A remote server's or a recording's memory is not ours to predict."""
+    if not isinstance(settings, LlamaCppSettings | TransformersSettings | VllmSettings):
+        return Prediction(seconds=seconds_of(work_of(cell), None, None, 0.0), basis="nothing is loaded by us")
+    model = model_of(cell.deployment, settings, weights)
+    work = work_of(cell)
+    if model.weight_bytes is None or model.cache_bytes_per_token is None:
+        return Prediction(
+            weight_bytes=None if model.weight_bytes is None else round(model.weight_bytes),
+            basis=model.basis,
+            advice="memory cannot be predicted: neither the file nor the catalogue tells the model's shape",
+        )
+    room = fit.room_of(host)
+    question = question_of(model, settings, work, room)
+    need = fit.need_for(question)
+    ceiling = _ceiling(model, settings, question, work, host)
+    return Prediction(
+        weight_bytes=round(need.weight_bytes),
+        cache_bytes=round(need.cache_bytes),
+        overhead_bytes=round(need.overhead_bytes),
+        total_bytes=round(need.total_bytes),
+        available_bytes=_available(need, room, question.layout),
+        fits=fit.fits(need, room, question.layout.card_fraction),
+        decode_tokens_per_s_ceiling=ceiling,
+        seconds=seconds_of(work, streamed_bytes(model, work.batch), model.shape, question.weight_bytes, host),
+        basis=model.basis,
+        advice=" ".join(filter(None, (_verdict(question, need, room, host), _latent_note(model, settings, need)))),
+    )
+
+
+def _available(need: Need, room: Room, layout: Layout) -> int | None:
+    available = room.available(need.cards)
+    return None if available is None else round(available * (layout.card_fraction if need.cards else 1.0))
+
+
+# ---- the model ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def model_of(deployment: Deployment, settings: BackendSettings, weights: "Weights | None") -> Model:
+    """Shape from the catalogue, bytes from the file if it is there and runs as it is, else from the shape at the deployment's precision."""
+    entry = find(deployment)
+    shape = shortened(entry.shape, deployment.layers) if entry and entry.shape else None
+    label = label_of(deployment, settings, entry, weights)
+    converted = deployment.quantise or (isinstance(settings, TransformersSettings) and settings.quantise_on_load)
+    if weights and weights.weight_bytes and not converted:
+        size: float | None = weights.weight_bytes
+        basis = "bytes of the file"
+    else:
+        size = size_at(entry, shape, label)
+        basis = f"{entry.family} at {label} from the catalogue" if size and entry else "size unknown"
+        if size is None and weights and weights.parameters and label and label in MIXES:
+            size, basis = _nominal_bytes(weights.parameters, label), f"parameters of the file at {label}'s main type"
+    cache = cache_bytes_per_token(shape, decompressed=_decompresses(settings)) if shape else None
+    if cache is None and weights:
+        cache = weights.cache_bytes_per_token
+    return Model(
+        entry=entry, shape=shape, label=label, weight_bytes=size, cache_bytes_per_token=cache, basis=basis
+    )
+
+
+def _decompresses(settings: BackendSettings) -> bool:
+    """transformers caches the keys and values of every head, also for MLA."""
+    return isinstance(settings, TransformersSettings)
+
+
+def _nominal_bytes(count: int, label: str) -> float:
+    from bench.quantisation import BLOCKS
+
+    elements, size = BLOCKS[MIXES[label]]
+    return count / elements * size
+
+
+def size_at(entry: Entry | None, shape: Shape | None, label: str | None) -> float | None:
+    """Bytes of all weights at a label: a published file's, else computed; None when neither is possible."""
+    if entry is None or label is None:
+        return None
+    if label in entry.files_gib and shape == entry.shape:
+        return entry.files_gib[label] * GIB
+    if shape is None or normal_label(label) is None:
+        return None
+    return sum(stored_bytes(shape, label).values())
+
+
+def label_of(
+    deployment: Deployment, settings: BackendSettings, entry: Entry | None, weights: "Weights | None"
+) -> str | None:
+    """The precision the weights will have in memory."""
+    if deployment.quantise:
+        return normal_label(deployment.quantise) or deployment.quantise
+    match settings:
+        case TransformersSettings(quantise_on_load=str(chosen)):
+            return chosen
+        case TransformersSettings(dtype=dtype) if dtype != "auto":
+            return normal_label(dtype)
+        case VllmSettings(quantization=str(chosen)):
+            return normal_label(chosen)
+        case VllmSettings(dtype=dtype) if dtype in ("float32", "float"):
+            return "fp32"
+    named = label_in(deployment.file or deployment.model, entry)
+    if named is None and weights and weights.label:
+        named = normal_label(weights.label) or weights.label
+    if named is None and isinstance(settings, LlamaCppSettings):
+        return "F16" if deployment.model.startswith("synthetic:") else None
+    return named or (entry.native if entry else None)
+
+
+def label_in(name: str, entry: Entry | None) -> str | None:
+    """A GGUF label or format in a file's or repository's name; labels with a published size first (`UD-Q2_K_XL`)."""
+    known = sorted((*(entry.files_gib if entry else ()), *MIXES), key=len, reverse=True)
+    for label in known:
+        if re.search(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9_])", name, re.IGNORECASE):
+            return label
+    found = re.search(r"(?<![a-z])(awq|gptq|fp8|int8|int4|bf16|w8a8)(?![a-z])", name.lower())
+    return normal_label(found[1]) if found else None
+
+
+def streamed_bytes(model: Model, batch: float) -> float:
+    """Bytes of weights that one decode step of `batch` sequences reads; all of them where the shape is unknown."""
+    size = model.weight_bytes or 0.0
+    if model.shape is None:
+        return size
+    label = model.label if model.label and normal_label(model.label) == model.label else None
+    if label is None:
+        return size * streamed_parameters(model.shape, batch) / parameters(model.shape)
+    stored = stored_bytes(model.shape, label)
+    streamed = sum(stored[t.name] * streamed_share(model.shape, t, batch) for t in tensors(model.shape))
+    return size * streamed / sum(stored.values())
+
+
+# ---- the engine ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def question_of(
+    model: Model, settings: LlamaCppSettings | TransformersSettings | VllmSettings, work: Work, room: Room
+) -> Question:
+    """What the engine will allocate, as a question that advice can vary."""
+    kappa = model.cache_bytes_per_token or 0.0
+    match settings:
+        case LlamaCppSettings():
+            requests, context, cache_bits = settings.slots or work.in_flight, settings.context, settings.cache_type
+            ladder: tuple[str, ...] = GGUF_LADDER
+            layout = _llama_layout(model, settings, room, work)
+        case TransformersSettings():
+            requests, context, cache_bits = min(settings.slots, work.in_flight), settings.context, "f16"
+            ladder = SAFETENSORS_LADDER
+            layout = _torch_layout(settings, room)
+        case VllmSettings():
+            requests, context, cache_bits = 1, settings.max_model_len, settings.kv_cache_dtype
+            ladder = SAFETENSORS_LADDER
+            layout = _vllm_layout(settings, room)
+    per_token = kappa * _cache_factor(model, cache_bits)
+    fixed = _fixed_cache(settings, layout)
+    return Question(
+        shape=model.shape,
+        layout=layout,
+        weight_bytes=model.weight_bytes or 0.0,
+        context=context,
+        label=model.label,
+        ladder=ladder,
+        size=lambda label: size_at(model.entry, model.shape, label),
+        cache=lambda tokens: fixed if fixed is not None else requests * tokens * per_token,
+        requests=requests,
+        layer_split=not isinstance(settings, VllmSettings),
+    )
+
+
+def _fixed_cache(settings: BackendSettings, layout: Layout) -> float | None:
+    """vLLM on a processor takes a fixed amount."""
+    if isinstance(settings, VllmSettings) and layout.cards == 0:
+        return float((settings.cpu_kv_gib or VLLM_CPU_CACHE_GIB) * GIB)
+    return None
+
+
+def _cache_factor(model: Model, cache_type: str) -> float:
+    """Against 16 bit; the indexer's part does not shrink."""
+    bits = CACHE_BITS.get(cache_type, 16.0)
+    if model.shape and model.shape.mla:
+        return cache_bytes_per_token(model.shape, bits) / cache_bytes_per_token(model.shape)
+    return bits / 16
+
+
+def _llama_layout(model: Model, settings: LlamaCppSettings, room: Room, work: Work) -> Layout:
+    """All cards of one machine, whole layers on each; without accelerators everything in the processor's memory."""
+    buffers = _llama_buffers(model, settings, work)
+    if room.node_cards == 0 or settings.n_gpu_layers == 0:
+        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.WORKER_BYTES + buffers)
+    layers = model.shape.layers if model.shape else None
+    share = 1.0 if settings.n_gpu_layers < 0 or layers is None else min(1.0, settings.n_gpu_layers / (layers + 1))
+    return Layout(
+        cards=room.node_cards,
+        card_overhead=fit.CARD_OVERHEAD + buffers / room.node_cards,
+        host_overhead=fit.WORKER_BYTES,
+        gpu_share=share,
+    )
+
+
+def _llama_buffers(model: Model, settings: LlamaCppSettings, work: Work) -> float:
+    """Activations of a batch, its logits (a row for each ranked token, or for each sequence), the copy of them that is handed out, and the
+    vocabulary's strings (measured: about 340 bytes for each entry)."""
+    if model.shape is None:
+        return 0.0
+    tokens = min(settings.batch, UBATCH)
+    rows = tokens if work.ranks else (settings.slots or work.in_flight)
+    activations = tokens * (4 * model.shape.hidden + 2 * model.shape.intermediate) * 4
+    return activations + 2 * rows * model.shape.vocabulary * 4 + 340 * model.shape.vocabulary
+
+
+def _torch_layout(settings: TransformersSettings, room: Room) -> Layout:
+    """device_map spreads whole layers over all cards of one machine."""
+    cards = 0 if settings.device == "cpu" else room.node_cards if settings.device == "auto" else min(1, room.node_cards)
+    if cards == 0:
+        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.TORCH_BYTES)
+    return Layout(cards=cards, card_overhead=fit.CARD_OVERHEAD, host_overhead=fit.TORCH_BYTES)
+
+
+def _vllm_layout(settings: VllmSettings, room: Room) -> Layout:
+    cards = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    if room.cards == 0 and cards == 1:
+        return Layout(cards=0, card_overhead=0.0, host_overhead=2 * fit.TORCH_BYTES)
+    return Layout(
+        cards=cards,
+        card_overhead=fit.VLLM_CARD_OVERHEAD,
+        host_overhead=2 * fit.TORCH_BYTES,
+        tensor_parallel=settings.tensor_parallel_size,
+        card_fraction=settings.gpu_memory_utilization,
+        takes_all=True,
+    )
+
+
+# ---- speed --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def machine_of(layout: Layout, host: Host) -> Machine:
+    """Of the devices that work at the same time: all ranks of tensor parallelism; one after the other where cards hold whole layers."""
+    if layout.cards == 0 or layout.gpu_share < 1:
+        bandwidth = host.memory_bandwidth_gb_s
+        return Machine(bytes_per_s=bandwidth * 1e9 if bandwidth else None, flops=None)
+    cards = host.gpus[: layout.cards]
+    if len(cards) < layout.cards:
+        return Machine(bytes_per_s=None, flops=None)
+    bandwidths = [card.memory_bandwidth_gb_s for card in cards]
+    peaks = [card.peak_tflops.get("bf16") or card.peak_tflops.get("fp16") for card in cards]
+    together = layout.cards if layout.takes_all else 1
+    slowest, weakest = _least(bandwidths), _least(peaks)
+    return Machine(
+        bytes_per_s=None if slowest is None else together * slowest * 1e9,
+        flops=None if weakest is None else together * weakest * 1e12,
+    )
+
+
+def _least(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known and len(known) == len(values) else None
+
+
+def _ceiling(
+    model: Model, settings: BackendSettings, question: Question, work: Work, host: Host
+) -> float | None:
+    """At the highest load. A part in the host's memory is bounded by that memory alone, which is a ceiling too."""
+    machine = machine_of(question.layout, host)
+    batch = work.batch
+    weights = streamed_bytes(model, batch)
+    if question.layout.cards:
+        weights *= 1.0 if question.layout.gpu_share >= 1 else 1.0 - question.layout.gpu_share
+    per_token = (model.cache_bytes_per_token or 0.0) * _cache_factor(model, _cache_type(settings))
+    copies = fit.cache_copies(model.shape, question.layout.tensor_parallel)
+    cache = batch * work.mean_context * per_token * copies
+    flops = flops_per_token(model.shape, work.mean_context) if model.shape else 0.0
+    return decode_ceiling(machine, weights + cache * question.layout.gpu_share, flops, batch) if weights else None
+
+
+def _cache_type(settings: BackendSettings) -> str:
+    match settings:
+        case LlamaCppSettings():
+            return settings.cache_type
+        case VllmSettings():
+            return settings.kv_cache_dtype
+        case _:
+            return "f16"
+
+
+# ---- words --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def _verdict(question: Question, need: Need, room: Room, host: Host) -> str:
+    """Empty when it fits without more to say."""
+    layout = question.layout
+    verdict = fit.fits(need, room, layout.card_fraction)
+    if verdict:
+        return _rest_of_cards(question, need, room)
+    if verdict is None:
+        return f"needs {gib(need.total_bytes)}; the memory of {host.name} is not known"
+    lacking = fit.missing_bytes(need, room, layout.card_fraction)
+    sentence = f"does not fit: needs {_where(need, layout)}, {_offer(need, room)}"
+    if lacking:
+        sentence += f", {gib(lacking)} missing"
+    options = fit.what_would_fit(question, room)
+    return f"{sentence}. " + (f"Would fit: {'; or '.join(options)}." if options else "Nothing smaller would fit.")
+
+
+def _where(need: Need, layout: Layout) -> str:
+    total = f"{gib(need.total_bytes)} ({gib(need.weight_bytes)} weights, {gib(need.cache_bytes)} cache, {gib(need.overhead_bytes)} engine)"
+    if need.cards == 0:
+        return f"{total} of memory"
+    share = f" at {layout.card_fraction:.0%} use" if layout.card_fraction < 1 else ""
+    on_host = f" and {gib(need.host_bytes)} in the host's memory" if layout.gpu_share < 1 else ""
+    return f"{total} on {need.cards} card{'s' if need.cards > 1 else ''}, {gib(need.card_bytes)} each{share}{on_host}"
+
+
+def _offer(need: Need, room: Room) -> str:
+    if need.cards == 0:
+        return "this machine's memory is not known" if room.host_bytes is None else f"{gib(room.host_bytes)} are free"
+    if room.cards == 0:
+        return "there is no accelerator"
+    size = "unknown size" if room.card_bytes is None else gib(room.card_bytes)
+    return f"there are {room.cards} of {size}" if room.cards > 1 else f"there is 1 of {size}"
+
+
+def _rest_of_cards(question: Question, need: Need, room: Room) -> str:
+    """For an engine that fills its share with cache: how many requests of full length that holds."""
+    layout = question.layout
+    if not layout.takes_all or not need.cards or room.card_bytes is None:
+        return ""
+    left = (room.card_bytes * layout.card_fraction - need.card_bytes) * need.cards + need.cache_bytes
+    if not need.cache_bytes:
+        return ""
+    return f"The cache has room for {left / need.cache_bytes:,.0f} requests of {question.context:,} tokens."
+
+
+def _latent_note(model: Model, settings: BackendSettings, need: Need) -> str:
+    """How much the latent cache saves, for models that have it."""
+    shape = model.shape
+    if shape is None or shape.mla is None:
+        return ""
+    ratio = cache_bytes_per_token(shape, decompressed=True) / cache_bytes_per_token(shape)
+    if _decompresses(settings):
+        return f"This engine stores decompressed keys and values; a latent cache (MLA) would need {gib(need.cache_bytes / ratio)}."
+    other = need.cache_bytes * ratio
+    total = need.total_bytes - need.cache_bytes + other
+    return (
+        f"MLA's cache needs {gib(need.cache_bytes)}; a runtime that stores decompressed keys and values would need {gib(other)} "
+        f"({gib(total)} in all, {total / 1e9:,.0f} GB)."
+    )

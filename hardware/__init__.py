@@ -4,24 +4,27 @@ Power comes with its class of evidence: M1 wall analyser, M2 node sensor, M3 com
 estimates. What was not read is None.
 """
 
-from hardware.base import Meter, MeterInfo, Reading, SensorReport, WatchedProcess
+from hardware.base import HardwareError, Meter, MeterInfo, Reading, SensorReport, WatchedProcess
 from hardware.constant import ConstantMeter
 from hardware.fingerprint import changes, digest, fingerprint
 from hardware.host import Gpu, Host, HostError, describe_host, load_host, measure_memory_bandwidth
 from hardware.machine import Cpu
-from hardware.meters import MeterOptions, open_meters, sensors
+from hardware.meters import DeclaredOptions, MeterOptions, RedfishOptions, open_meters, sensors
 from hardware.sampler import Sampler
 
 __all__ = [
     "ConstantMeter",
     "Cpu",
+    "DeclaredOptions",
     "Gpu",
+    "HardwareError",
     "Host",
     "HostError",
     "Meter",
     "MeterInfo",
     "MeterOptions",
     "Reading",
+    "RedfishOptions",
     "Sampler",
     "SensorReport",
     "WatchedProcess",

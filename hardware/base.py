@@ -5,6 +5,10 @@ from typing import Protocol
 from msgspec import Struct
 
 
+class HardwareError(Exception):
+    """Something asked of the hardware cannot be had here; one sentence: what, where, what to do. The user's to mend, not ours."""
+
+
 class MeterInfo(Struct, frozen=True, kw_only=True):
     """Where a meter's numbers come from (METHOD 1.1 of the evidence classes, docs/metrics.md)."""
 

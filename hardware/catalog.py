@@ -99,17 +99,17 @@ def cpu_facts(model: str | None) -> CpuFacts | None:
 
 
 ARCHITECTURES: tuple[tuple[str, int, range, range, str], ...] = (
-    ("EPYC", 23, range(0x00, 0x30), range(16), "EPYC 1st Gen"),
+    ("EPYC", 23, range(0x30), range(16), "EPYC 1st Gen"),
     ("EPYC", 23, range(0x30, 0x40), range(16), "EPYC 2nd Gen"),
-    ("EPYC", 25, range(0x00, 0x10), range(16), "EPYC 3rd Gen"),
+    ("EPYC", 25, range(0x10), range(16), "EPYC 3rd Gen"),
     ("EPYC", 25, range(0x10, 0x20), range(16), "EPYC 4th Gen"),
     ("EPYC", 25, range(0xA0, 0xB0), range(16), "EPYC 4th Gen"),
-    ("EPYC", 26, range(0x00, 0x20), range(16), "EPYC 5th Gen"),
+    ("EPYC", 26, range(0x20), range(16), "EPYC 5th Gen"),
     ("Xeon", 6, range(45, 46), range(16), "Sandy Bridge"),
     ("Xeon", 6, range(62, 63), range(16), "Ivy Bridge"),
     ("Xeon", 6, range(63, 64), range(16), "Haswell"),
     ("Xeon", 6, range(79, 80), range(16), "Broadwell"),
-    ("Xeon", 6, range(85, 86), range(0, 5), "Skylake"),
+    ("Xeon", 6, range(85, 86), range(5), "Skylake"),
     ("Xeon", 6, range(85, 86), range(5, 8), "Cascade Lake"),
     ("Xeon", 6, range(106, 107), range(16), "Ice Lake"),
     ("Xeon", 6, range(143, 144), range(16), "Sapphire Rapids"),

@@ -2,26 +2,36 @@
 
 import time
 
+from msgspec import Struct
+
 from hardware.base import MeterInfo, Reading
 
 
-class DeclaredMeter:
-    """The same watts always. `low_w` and `high_w` are the declared range; without them the value stands alone."""
+class DeclaredOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Watts that somebody vouches for, with their range where it is known."""
 
-    def __init__(
-        self, power_w: float, boundary: str, source: str, low_w: float | None = None, high_w: float | None = None
-    ) -> None:
-        self._power_w, self._boundary, self._source = power_w, boundary, source
-        self._low_w, self._high_w = low_w, high_w
+    power_w: float
+    boundary: str
+    """What the watts include: `gpu`, `cpu_package`, `node_dc`, `node_ac`."""
+    source: str
+    low_w: float | None = None
+    high_w: float | None = None
+
+
+class DeclaredMeter:
+    """The same watts always."""
+
+    def __init__(self, options: DeclaredOptions) -> None:
+        self._options = options
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
             meter="declared",
             devices=("declared",),
             evidence="E3",
-            boundary=self._boundary,
+            boundary=self._options.boundary,
             sensor_api="declared",
-            note=f"declared, not measured: {self._source}",
+            note=f"declared, not measured: {self._options.source}",
         )
 
     def read(self) -> tuple[Reading, ...]:
@@ -30,9 +40,9 @@ class DeclaredMeter:
                 time_ns=time.monotonic_ns(),
                 meter="declared",
                 device="declared",
-                power_w=self._power_w,
-                power_low_w=self._low_w,
-                power_high_w=self._high_w,
+                power_w=self._options.power_w,
+                power_low_w=self._options.low_w,
+                power_high_w=self._options.high_w,
             ),
         )
 

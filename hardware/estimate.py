@@ -15,13 +15,11 @@ from msgspec import Struct
 from hardware import machine
 from hardware.base import MeterInfo, Reading, SensorReport
 from hardware.catalog import architecture, catalog, cpu_facts
-from hardware.machine import ROOT, Cpu
+from hardware.machine import ROOT, BusyShare, Cpu
 
 MODEL_ERROR = 0.40
 IDLE_SHARE = 0.24
 """Of full power: the median of idle / full over the architectures in catalog.toml."""
-MIN_TICKS = 8
-"""CPU time is counted in ticks of 10 ms; a share of fewer ticks than this says nothing."""
 HOW = (
     "better: a wall meter or the machine's management controller (redfish, ipmi) for the whole node, RAPL counters on bare metal, "
     "or an accelerator with an energy counter"
@@ -56,7 +54,10 @@ def power_model(cpu: Cpu, virtual: bool) -> PowerModel | None:
         full_w, note = facts.tdp_w * sockets, f"{sockets} x {facts.tdp_w:g} W rated ({facts.source})"
         if virtual:
             seen = min(1.0, (cpu.cores or cpu.threads or facts.cores) / (facts.cores * sockets))
-            full_w, note = full_w * seen, f"{note}; a virtual machine: scaled to the {seen:.0%} of the cores that it sees"
+            full_w, note = (
+                full_w * seen,
+                f"{note}; a virtual machine: scaled to the {seen:.0%} of the cores that it sees",
+            )
         return _ranged(IDLE_SHARE * full_w, full_w, "cpu_package", note)
     return _by_threads(cpu) if cpu.threads else None
 
@@ -100,9 +101,7 @@ class EstimateMeter:
     """All processors that this system sees, whoever uses them."""
 
     def __init__(self, model: PowerModel, root: Path = ROOT) -> None:
-        self._model, self._root = model, root
-        self._times = machine.cpu_times(root)
-        self._busy: float | None = None
+        self._model, self._busy = model, BusyShare(root)
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
@@ -115,18 +114,11 @@ class EstimateMeter:
         )
 
     def read(self) -> tuple[Reading, ...]:
-        """Power at the busy share since the last reading; the share is kept until enough ticks have passed, `None` at first."""
-        now, now_ns = machine.cpu_times(self._root), time.monotonic_ns()
-        if now is None:
-            return (Reading(time_ns=now_ns, meter="estimate", device="cpu", error="/proc/stat cannot be read"),)
-        self._times = self._times or now
-        ticks = now[1] - self._times[1]
-        if ticks >= MIN_TICKS:
-            self._busy = min(1.0, max(0.0, (now[0] - self._times[0]) / ticks))
-            self._times = now
-        if self._busy is None:
+        """Power at the latest busy share; `None` until there is one."""
+        busy, now_ns = self._busy.latest(), time.monotonic_ns()
+        if busy is None:
             return (Reading(time_ns=now_ns, meter="estimate", device="cpu"),)
-        low, likely, high = self._model.at(self._busy)
+        low, likely, high = self._model.at(busy)
         return (
             Reading(
                 time_ns=now_ns,
@@ -135,7 +127,7 @@ class EstimateMeter:
                 power_w=likely,
                 power_low_w=low,
                 power_high_w=high,
-                utilisation_percent=100.0 * self._busy,
+                utilisation_percent=100.0 * busy,
             ),
         )
 

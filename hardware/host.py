@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from hardware import machine
+from hardware.base import HardwareError
 from hardware.catalog import gpu_facts
 from hardware.machine import ROOT, Cpu
 
@@ -23,7 +24,7 @@ VERSIONED = (
 )  # fmt: skip
 
 
-class HostError(Exception):
+class HostError(HardwareError):
     """A host file that cannot be used; one sentence: what, where, what to do."""
 
 

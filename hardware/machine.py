@@ -187,15 +187,17 @@ def group_paths(pid: int | str, root: Path = ROOT) -> dict[str, Path]:
 def limits(root: Path = ROOT) -> Limits:
     """The tightest memory and CPU limit from this process's control group up to the root."""
     paths = group_paths("self", root)
-    memory = [v for p in _upwards(paths.get(""), root) if (v := read_int(p / "memory.max")) is not None]
-    memory += [v for p in _upwards(paths.get("memory"), root) if (v := read_int(p / "memory.limit_in_bytes"))]
-    cpus = [v for p in _upwards(paths.get(""), root) if (v := _quota(read_text(p / "cpu.max"))) is not None]
+    memory = [read_int(p / "memory.max") for p in _upwards(paths.get(""), root)]
+    memory += [read_int(p / "memory.limit_in_bytes") for p in _upwards(paths.get("memory"), root)]
+    cpus = [_quota(read_text(p / "cpu.max")) for p in _upwards(paths.get(""), root)]
     for path in _upwards(paths.get("cpu"), root):
         quota, period = read_int(path / "cpu.cfs_quota_us"), read_int(path / "cpu.cfs_period_us")
         if quota and period and quota > 0:
             cpus.append(quota / period)
-    memory = [v for v in memory if 0 < v < UNLIMITED]
-    return Limits(memory_bytes=min(memory, default=None), cpus=min(cpus, default=None))
+    return Limits(
+        memory_bytes=min((v for v in memory if v is not None and 0 < v < UNLIMITED), default=None),
+        cpus=min((v for v in cpus if v is not None), default=None),
+    )
 
 
 def _upwards(path: Path | None, root: Path) -> list[Path]:
@@ -232,3 +234,26 @@ def cpu_times(root: Path = ROOT) -> tuple[float, float] | None:
     user, nice, system, idle, waiting, irq, soft_irq = (float(v) for v in line[1:8])
     busy = user + nice + system + irq + soft_irq
     return busy, busy + idle + waiting
+
+
+class BusyShare:
+    """Share of all cores that was busy, from 0 to 1. CPU time is counted in ticks of 10 ms, so fewer than `MIN_TICKS` say nothing."""
+
+    MIN_TICKS = 8
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self._times = cpu_times(root)
+        self._share: float | None = None
+
+    def latest(self) -> float | None:
+        """Over the time since it last changed; the old one until enough ticks have passed, `None` before that."""
+        now = cpu_times(self._root)
+        if now is None:
+            return None
+        self._times = self._times or now
+        ticks = now[1] - self._times[1]
+        if ticks >= self.MIN_TICKS:
+            self._share = min(1.0, max(0.0, (now[0] - self._times[0]) / ticks))
+            self._times = now
+        return self._share

@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from hardware import machine
 from hardware.base import MeterInfo, Reading
-from hardware.machine import ROOT
+from hardware.machine import ROOT, BusyShare
 from hardware.processes import ProcessTree, stat_fields
+
 
 class Usage(Struct, frozen=True, kw_only=True):
     """Of one process, in bytes and seconds; CPU time and faults include its children that have ended."""
@@ -32,7 +33,7 @@ class MemoryMeter:
 
     def __init__(self, tree: ProcessTree) -> None:
         self._tree, self._root = tree, tree.root
-        self._times = machine.cpu_times(tree.root)
+        self._busy = BusyShare(tree.root)
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
@@ -49,7 +50,7 @@ class MemoryMeter:
         pid = self._tree.pid
         memory = machine.memory_info(self._root)
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
-        known = bool(usages)
+        known, busy = bool(usages), self._busy.latest()
         return (
             Reading(
                 time_ns=time.monotonic_ns(),
@@ -65,19 +66,12 @@ class MemoryMeter:
                 cpu_seconds=sum(u.cpu_seconds for u in usages) if known else None,
                 processes=len(usages) if known else None,
                 cgroup_peak_bytes=cgroup_peak(pid, self._root) if pid else None,
-                host_cpu_percent=self._busy_percent(),
+                host_cpu_percent=None if busy is None else 100.0 * busy,
                 load_average=_load_average(self._root),
             ),
         )
 
     def close(self) -> None: ...
-
-    def _busy_percent(self) -> float | None:
-        """Of all cores since the last reading."""
-        before, self._times = self._times, machine.cpu_times(self._root)
-        if before is None or self._times is None or self._times[1] <= before[1]:
-            return None
-        return 100.0 * (self._times[0] - before[0]) / (self._times[1] - before[1])
 
 
 def usage(pid: int, root: Path = ROOT) -> Usage | None:

@@ -1,26 +1,21 @@
 """Which meters there are here: an explicit list, each interface in the file of its name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 
-from hardware import machine, nvml, rapl
+from hardware import amd, ascend, estimate, ipmi, machine, nvml, rapl, redfish, xpu
 from hardware.base import Meter, SensorReport, WatchedProcess
-from hardware.declared import DeclaredMeter
-from hardware.estimate import EstimateMeter, power_model
+from hardware.declared import DeclaredMeter, DeclaredOptions
+from hardware.ipmi import IpmiMeter
 from hardware.machine import ROOT
 from hardware.memory import MemoryMeter
 from hardware.processes import ProcessTree
+from hardware.redfish import RedfishMeter, RedfishOptions
 
-
-class Declared(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Watts that somebody vouches for."""
-
-    power_w: float
-    boundary: str
-    source: str
-    low_w: float | None = None
-    high_w: float | None = None
+ABSENT = (nvml.NvmlError, amd.AmdError, ascend.AscendError, xpu.XpuError, rapl.RaplError)
+"""What an interface raises that is not there; `sensors` tells why."""
 
 
 class MeterOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,30 +23,72 @@ class MeterOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     gpus: tuple[str, ...] = ()
     """Beginnings of the UUIDs of the NVIDIA GPUs to read; empty: all."""
-    declared: Declared | None = None
+    redfish: RedfishOptions | None = None
+    ipmi: bool = False
+    declared: DeclaredOptions | None = None
 
 
-def open_meters(watched: WatchedProcess, options: MeterOptions = MeterOptions(), root: Path = ROOT) -> tuple[Meter, ...]:
-    """Memory always; the processors by counter or else by estimate; every accelerator that answers; the rest where named."""
+def open_meters(watched: WatchedProcess, options: MeterOptions | None = None, root: Path = ROOT) -> tuple[Meter, ...]:
+    """Memory always; every accelerator that answers; the processors by counter, else by estimate; a node's sensor where it is named.
+
+    Raises `RedfishError` or `IpmiError` when a sensor that was asked for cannot be used.
+    """
+    options = options or MeterOptions()
     tree = ProcessTree(watched, root)
-    meters: list[Meter] = [MemoryMeter(tree)]
-    try:
-        meters.append(nvml.NvmlMeter(tree, options.gpus))
-    except nvml.NvmlError:
-        pass  # `sensors` says why
-    try:
-        meters.append(rapl.RaplMeter(root))
-    except rapl.RaplError:
+    found: list[Meter] = [MemoryMeter(tree)]
+    for open_one in _accelerators(tree, options, root):
+        _add(found, open_one)
+    if not _add(found, lambda: rapl.RaplMeter(root)):
         cpu = machine.describe_cpu(root)
-        if model := power_model(cpu, machine.virtual_machine(cpu.flags, root) is not None):
-            meters.append(EstimateMeter(model, root))
+        model = estimate.power_model(cpu, machine.virtual_machine(cpu.flags, root) is not None)
+        if model is not None:
+            found.append(estimate.EstimateMeter(model, root))
+    if options.redfish:
+        found.append(RedfishMeter(options.redfish))
+    if options.ipmi:
+        found.append(IpmiMeter())
     if options.declared:
-        d = options.declared
-        meters.append(DeclaredMeter(d.power_w, d.boundary, d.source, d.low_w, d.high_w))
-    return tuple(meters)
+        found.append(DeclaredMeter(options.declared))
+    return tuple(found)
 
 
-def sensors(root: Path = ROOT) -> tuple[SensorReport, ...]:
-    """Every interface: usable here or not, and why."""
+def _accelerators(tree: ProcessTree, options: MeterOptions, root: Path) -> tuple[Callable[[], Meter], ...]:
+    """A meter that has a thread of its own gets a tree of its own."""
+    return (
+        lambda: nvml.NvmlMeter(tree, options.gpus),
+        lambda: amd.AmdMeter(tree, amd.load_library()),
+        lambda: ascend.AscendMeter(tree.copy()),
+        lambda: xpu.XpuMeter(root),
+    )
+
+
+def _add(found: list[Meter], open_one: Callable[[], Meter]) -> bool:
+    try:
+        found.append(open_one())
+    except ABSENT:
+        return False
+    return True
+
+
+def sensors(options: MeterOptions | None = None, root: Path = ROOT) -> tuple[SensorReport, ...]:
+    """Every interface: usable here or not, its class of evidence, and why or what would give better."""
+    options = options or MeterOptions()
     tree = ProcessTree(WatchedProcess(), root)
-    return (nvml.report(tree), rapl.report(root))
+    return (
+        SensorReport(
+            interface="memory",
+            usable=True,
+            evidence="-",
+            boundary="none",
+            devices=("host",),
+            note="resident memory of the worker's process tree, from /proc",
+        ),
+        nvml.report(tree),
+        amd.report(tree),
+        ascend.report(tree),
+        xpu.report(root),
+        rapl.report(root),
+        redfish.report(options.redfish),
+        ipmi.report(root),
+        estimate.report(root),
+    )

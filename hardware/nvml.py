@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from hardware.base import MeterInfo, Reading, SensorReport
+from hardware.base import HardwareError, MeterInfo, Reading, SensorReport
 from hardware.host import Gpu
 from hardware.processes import ProcessTree, sees_all_processes
 
@@ -27,7 +27,7 @@ HIDDEN_NOTE = (
 )
 
 
-class NvmlError(Exception):
+class NvmlError(HardwareError):
     """NVML cannot be used here; one sentence."""
 
 
@@ -79,8 +79,10 @@ def _text(value: Any) -> str:
 class NvmlMeter:
     """All GPUs of the host, or those whose UUID begins with one of `uuids`. Raises `NvmlError` where there are none."""
 
-    def __init__(self, tree: ProcessTree, uuids: tuple[str, ...] = ()) -> None:
-        self._nvml, self._tree, self._open = _nvml(), tree, True
+    def __init__(
+        self, tree: ProcessTree, uuids: tuple[str, ...] = (), clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._nvml, self._tree, self._clock, self._open = _nvml(), tree, clock, True
         self._sees_all = sees_all_processes(tree.root)
         try:
             self._devices = self._find(uuids)
@@ -145,16 +147,16 @@ class NvmlMeter:
         """The counter first and the clock right after it, so that the two belong together."""
         nvml = self._nvml
         if device.lost:
-            return Reading(time_ns=time.monotonic_ns(), meter="nvml", device=device.name, error=device.lost)
+            return Reading(time_ns=self._clock(), meter="nvml", device=device.name, error=device.lost)
         try:
             energy_j = self._energy_j(device)
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock()
             power_w = self._power_w(device)
             memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, device.handle)
             detail = self._detail(device, memory, now_ns)
             throttle = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, device.handle)
         except nvml.NVMLError as error:
-            return Reading(time_ns=time.monotonic_ns(), meter="nvml", device=device.name, error=str(error))
+            return Reading(time_ns=self._clock(), meter="nvml", device=device.name, error=str(error))
         return Reading(
             time_ns=now_ns,
             meter="nvml",
@@ -243,9 +245,7 @@ def _mig(nvml: Any, handle: Any) -> bool:
 
 
 def _is_guest(nvml: Any, handle: Any) -> bool:
-    return bool(
-        _ask(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle) == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
-    )
+    return bool(_ask(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle) == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU)
 
 
 def _field(nvml: Any, handle: Any, field: int, scope: int) -> int | None:

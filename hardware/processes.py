@@ -13,13 +13,17 @@ FIRST_NAMESPACE = "pid:[4026531836]"
 
 
 class ProcessTree:
-    """Members of the tree below `watched.pid`, none while there is no worker. Shared by the meters of one thread."""
+    """Members of the tree below `watched.pid`, none while there is no worker. For the meters of one thread."""
 
     def __init__(self, watched: WatchedProcess, root: Path = ROOT) -> None:
         self._watched, self.root = watched, root
         self._members: tuple[int, ...] = ()
         self._of: int | None = None
         self._scanned_ns = 0
+
+    def copy(self) -> "ProcessTree":
+        """Of the same process, for another thread."""
+        return ProcessTree(self._watched, self.root)
 
     @property
     def pid(self) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from hardware.base import MeterInfo, Reading, SensorReport
+from hardware.base import HardwareError, MeterInfo, Reading, SensorReport
 from hardware.machine import ROOT, read_int, read_text
 
 HOW = (
@@ -20,7 +20,7 @@ HOW = (
 )
 
 
-class RaplError(Exception):
+class RaplError(HardwareError):
     """The counters are not there or may not be read; one sentence."""
 
 

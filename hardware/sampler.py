@@ -22,18 +22,16 @@ class Sampler:
     whatever is done inside. An error of `sink` (a full disk) ends the sampling and is raised by `stop`.
     """
 
-    def __init__(
-        self, meters: tuple[Meter, ...], sink: Callable[[Reading], None], period_s: float = PERIOD_S
-    ) -> None:
+    def __init__(self, meters: tuple[Meter, ...], sink: Callable[[Reading], None], period_s: float = PERIOD_S) -> None:
         self._meters, self._sink = meters, sink
         self._stop = threading.Event()
         self._sink_lock = threading.Lock()
         self._failure: BaseException | None = None
         described = [(meter, meter.describe()) for meter in meters]
         slow = [(m, i) for m, i in described if (i.period_s or 0.0) > SLOW_S]
-        groups = [([(m, i) for m, i in described if (i.period_s or 0.0) <= SLOW_S], period_s)]
-        groups += [([(meter, info)], max(period_s, info.period_s or 0.0)) for meter, info in slow]
-        self._schedules = [_Schedule(group, pace_s) for group, pace_s in groups if group]
+        quick = [(m, i) for m, i in described if (i.period_s or 0.0) <= SLOW_S]
+        self._schedules = [_Schedule(quick, period_s, last_pass=True)] if quick else []
+        self._schedules += [_Schedule([(m, i)], max(period_s, i.period_s or 0.0), last_pass=False) for m, i in slow]
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -80,7 +78,7 @@ class Sampler:
                 if self._stop.wait(max(0, planned_ns - time.monotonic_ns()) / 1e9):
                     break
                 self._pass(schedule, planned_ns)
-            if schedule.period_s <= SLOW_S:
+            if schedule.last_pass:
                 self._pass(schedule, time.monotonic_ns())
         except BaseException as failure:  # noqa: BLE001 - kept for the thread that waits for this one
             self._failure = self._failure or failure
@@ -99,8 +97,8 @@ class Sampler:
 class _Schedule:
     """Meters that are read together, and whether they have been read once."""
 
-    def __init__(self, meters: list[tuple[Meter, MeterInfo]], period_s: float) -> None:
-        self.meters, self.period_s = meters, period_s
+    def __init__(self, meters: list[tuple[Meter, MeterInfo]], period_s: float, last_pass: bool) -> None:
+        self.meters, self.period_s, self.last_pass = meters, period_s, last_pass
         self.begun = threading.Event()
 
 

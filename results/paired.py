@@ -121,7 +121,7 @@ def mcnemar_mid_p(only_first: int, only_second: int) -> float:
     """Two-sided mid-p: the exact p less the probability of what was seen; closer to its nominal level than the exact one."""
     m = only_first + only_second
     if only_first == only_second:
-        return 1.0 - float(scipy.stats.binom.pmf(only_first, m, 0.5)) if m else 1.0
+        return 1.0 - 0.5 * float(scipy.stats.binom.pmf(only_first, m, 0.5)) if m else 1.0
     return mcnemar_exact(only_first, only_second) - float(scipy.stats.binom.pmf(only_first, m, 0.5))
 
 

@@ -61,6 +61,8 @@ class Series:
                 self.meters[record.meter] = record  # a resumed cell writes it again; the last one counts
             else:
                 self._ticks.setdefault((record.meter, record.device), []).append(record)
+        for ticks in self._ticks.values():
+            ticks.sort(key=_time)
 
     def devices(self, meter: str) -> tuple[str, ...]:
         """Devices that were read at least once, in order of appearance."""

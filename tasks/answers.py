@@ -64,7 +64,7 @@ _PRONOUN = re.compile(
 _JOIN = re.compile(r"\s*(?:[,;、&+]\s*(?:and\b|or\b|和|或)?|/|and\b|or\b|和|与|及|以及|或者?)\s*", re.IGNORECASE)
 _LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?(?![A-Za-z0-9'’型超族级期类组])")
 _GLUED = re.compile(r"[A-Z]{2,26}(?=\s*(?:$|[.,;:!?)\]}。\n]|选项|项))")
-_RUN = r"[(\[]?[A-Za-z][)\]]?(?:\s*(?:[,;、&/]|and\b|or\b|和|与|及|或者?)+\s*[(\[]?[A-Za-z][)\]]?(?![A-Za-z0-9]))*"
+_RUN = r"[(\[]?[A-Za-z][)\]]?(?:\s*(?:[,;、&/]|and\b|or\b|和|与|及|或者?)+\s*[(\[]?[A-Za-z][)\]]?(?![A-Za-z0-9])){0,12}"
 _IS_RIGHT = re.compile(
     rf"(?<![A-Za-z0-9_'’-])({_RUN})\s*(?:选项|项)?\s*"
     r"(?:(?:is|are)\s+(?:the\s+|both\s+|also\s+)?(?:most\s+)?(?:correct|right|best|answer)\b|(?:均|都)?(?:是|为)?正确)"
@@ -215,8 +215,9 @@ class _Reader:
     def read(self, text: str, stated_only: bool) -> str:
         """The cascade."""
         if boxes := BOXED.findall(text):
-            stated = [self._statement(s) for s in statements(_STRONG, boxes[-1])]
-            if found := next(filter(None, stated), "") or self._value(boxes[-1], named=True):
+            box = boxes[-1][:STATEMENT_CHARS]
+            stated = [self._statement(s) for s in statements(_STRONG, box)]
+            if found := next(filter(None, stated), "") or self._value(box, named=True):
                 return found
         for cue in (_STRONG, _WEAK):
             if readings := [r for s in statements(cue, text) if (r := self._statement(s))]:

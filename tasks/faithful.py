@@ -24,8 +24,9 @@ _WORDS: dict[str, int] = {
 }  # fmt: skip
 _SHORTHAND: dict[str, int | str] = {
     "once": 1, "od": 1, "qd": 1, "qn": 1, "om": 1, "on": 1, "daily": 1, "twice": 2, "bd": 2, "bid": 2, "tds": 3, "tid": 3,
-    "qds": 4, "qid": 4, "half": "0.5", "single": 1, "double": 2, "ii": 2, "iii": 3, "iv": 4, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "v": 5, "i": 1, "x": 10,
-    "hourly": 1, "weekly": 1, "monthly": 1, "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6,
+    "qds": 4, "qid": 4, "half": "0.5", "single": 1, "double": 2, "ii": 2, "iii": 3, "iv": 4, "vi": 6, "vii": 7,
+    "viii": 8, "ix": 9, "v": 5, "i": 1, "x": 10, "hourly": 1, "weekly": 1, "monthly": 1, "first": 1, "second": 2, "third": 3, "fourth": 4,
+    "fifth": 5, "sixth": 6,
 }  # fmt: skip
 _MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,

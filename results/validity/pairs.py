@@ -95,16 +95,18 @@ def same_evidence(first: StepView, second: StepView) -> Check:
 
 def same_scope(first: StepView, second: StepView) -> Check:
     """D14"""
-    scopes = [
-        {v.cell.series.meters[m].scope for m in v.result.energy.meters if v.cell.series.meters[m].scope}
-        for v in (first, second)
-    ]
-    if not scopes[0] or not scopes[1]:
+    one, two = _scopes(first), _scopes(second)
+    if not one or not two:
         return not_applicable("no scope is told")
-    if scopes[0] != scopes[1]:
-        seen = f"{', '.join(sorted(scopes[0]))} and {', '.join(sorted(scopes[1]))}"
+    if one != two:
+        seen = f"{', '.join(one)} and {', '.join(two)}"
         return failed(seen, f"power of different scope ({seen}) is not compared")
-    return passed(", ".join(sorted(scopes[0])))
+    return passed(", ".join(one))
+
+
+def _scopes(view: StepView) -> tuple[str, ...]:
+    told = {view.cell.series.meters[m].scope for m in view.result.energy.meters}
+    return tuple(sorted(scope for scope in told if scope is not None))
 
 
 def same_items(first: StepView, second: StepView) -> Check:

@@ -1,4 +1,6 @@
-"""docs/validity.md, made from the rules themselves."""
+"""docs/validity.md, made from the rules themselves: `python -m results.validity.table > docs/validity.md`."""
+
+import sys
 
 from results.validity import RULES
 from results.validity.base import PROFILES
@@ -17,7 +19,7 @@ NOT_DECIDED = {
 
 _HEAD = """# When a number may be used
 
-Made from the code (`results/validity/`) by `make docs`; do not edit.
+Made from the code by `python -m results.validity.table > docs/validity.md`; do not edit.
 
 Every finished step is judged by every rule below. A rule says pass, fail, not applicable, or unknown with the reason; the verdict,
 what was observed and the threshold stand in `verify RUN`. Nothing is thrown away: an invalid row stays in the data with its reasons,
@@ -76,3 +78,7 @@ def rules_table() -> str:
 
 def _percentile(q: float | None) -> str:
     return f"p{100 * q:g}" if q else "none"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(rules_table())

@@ -67,7 +67,9 @@ STEP = StepFacts(
 )
 CELL = CellFacts(id="tiny-000000", deployment="tiny", backend="scripted", model="file:tiny.gguf", steps=(STEP,))
 GPU_METER = MeterInfo(meter="nvml", devices=("GPU-0",), evidence="M3", boundary="gpu", sensor_api="NVML", period_s=0.1)
-CPU_METER = MeterInfo(meter="rapl", devices=("package-0",), evidence="M3", boundary="cpu_package", sensor_api="powercap")
+CPU_METER = MeterInfo(
+    meter="rapl", devices=("package-0",), evidence="M3", boundary="cpu_package", sensor_api="powercap"
+)
 GUESS = MeterInfo(meter="estimate", devices=("cpu",), evidence="E2", boundary="cpu_package", sensor_api="model")
 PROCESS = MeterInfo(meter="memory", devices=("process",), evidence="-", boundary="none", sensor_api="procfs")
 
@@ -154,6 +156,7 @@ class Run:
 
     def __init__(self, profile: str = "smoke") -> None:
         self.profile = profile
+        self.end_s = 20.0
         self.facts, self.step, self.engine = CELL, STEP, ENGINE
         self.host: dict[str, Any] = {"cpu": {"governor": "performance", "logical_cores": 4}}
         self.warmup: list[Event] = [
@@ -162,7 +165,9 @@ class Run:
             StepEnded("warmup", 9 * S),
         ]
         self.records: list[Answered | Ranked] = [answer(f"q{i}", int((10 + 2.2 * i) * S)) for i in range(4)]
-        self.states: list[EngineState] = [EngineState(time_ns=12 * S, cache_tokens_used=100, cache_tokens_total=400, preemptions=0)]
+        self.states: list[EngineState] = [
+            EngineState(time_ns=12 * S, cache_tokens_used=100, cache_tokens_total=400, preemptions=0)
+        ]
         self.scores: list[Scored] = [score("q0"), score("q1"), score("q2"), score("q3", 0.0)]
         self.telemetry: list[Telemetry] = [
             *ticks(GUESS, 0, 26, power_w=lambda t: 20.0 if 10 <= t <= 20 else 10.0, power_low_w=5.0, power_high_w=30.0),
@@ -193,7 +198,7 @@ class Run:
             StepStarted(self.step.name, 10 * S),
             *self.records,
             *self.states,
-            StepEnded(self.step.name, 20 * S),
+            StepEnded(self.step.name, round(self.end_s * S)),
             *end,
         ]
 

@@ -1,0 +1,134 @@
+"""About how long a cell takes: tokens over rough speeds. For planning an evening, not for comparing anything."""
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from bench.backends import RankRequest, Request
+from bench.catalogue import Recipe, Shape, recipe
+from bench.tensors import streamed_parameters
+from hardware import Host
+
+if TYPE_CHECKING:
+    from bench.plan import CellPlan
+
+THOUGHT_TOKENS = 925
+"""Mean output of DeepSeek-R1 on an exam question (published); a reasoning model is expected to say so much if it may."""
+ANSWER_TOKENS = 160
+CHARACTERS_PER_TOKEN = 4.2
+LOAD_BYTES_PER_S = 1e9
+CORE_FLOPS = 45e9
+"""Rough: of one processor core in matrix products."""
+CORE_BYTES_PER_S = 8e9
+"""Rough: that one core can draw; a machine is taken to have at most 40 GB/s unless more is known."""
+CARD_FLOPS_SHARE = 0.35
+BANDWIDTH_SHARE = 0.6
+SERVER_TOKENS_PER_S = 30.0
+"""Of a server that nothing is known of, for one request."""
+
+WIDE = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
+
+
+class StepWork(Struct, frozen=True, kw_only=True):
+    prompt_tokens: float
+    output_tokens: float
+    batch: int
+    arrival_s: float = 0.0
+    """An open loop takes at least so long."""
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """What a cell's steps ask for, in rough tokens."""
+
+    steps: tuple[StepWork, ...]
+    idle_s: float
+    in_flight: int
+    batch: int
+    """Highest number of sequences decoded together."""
+    mean_context: float
+    ranks: bool
+
+
+def work_of(cell: "CellPlan") -> Work:
+    rules = recipe(cell.deployment)
+    steps, lengths = [], []
+    for step in cell.steps:
+        job = step.job
+        outputs = [expected_output(request, rules) for request in job.requests]
+        prompts = [prompt_tokens(request) for request in job.requests]
+        lengths += [p + o / 2 for p, o in zip(prompts, outputs, strict=True)]
+        in_flight = job.load.concurrency or 16
+        steps.append(
+            StepWork(
+                prompt_tokens=sum(prompts) + sum(rank_tokens(rank) for rank in job.ranks),
+                output_tokens=sum(outputs),
+                batch=max(1, min(in_flight, len(job.requests))),
+                arrival_s=len(job.requests) / job.load.rate_per_s if job.load.rate_per_s else 0.0,
+            )
+        )
+    return Work(
+        steps=tuple(steps),
+        idle_s=cell.idle_s,
+        in_flight=max((s.job.load.concurrency or 16 for s in cell.steps), default=1),
+        batch=max((s.batch for s in steps), default=1),
+        mean_context=sum(lengths) / len(lengths) if lengths else 0.0,
+        ranks=any(s.job.ranks for s in cell.steps),
+    )
+
+
+def tokens_in(text: str) -> float:
+    """Rough: a Chinese character is a token, other text has 4.2 characters for each."""
+    wide = len(WIDE.findall(text))
+    return wide * 0.7 + (len(text) - wide) / CHARACTERS_PER_TOKEN
+
+
+def prompt_tokens(request: Request) -> float:
+    if request.exact_prompt_tokens is not None:
+        return request.exact_prompt_tokens
+    return sum(tokens_in(turn.text) + 5 for turn in request.turns)
+
+
+def expected_output(request: Request, rules: Recipe) -> float:
+    if request.exact_prompt_tokens is not None:
+        return request.sampling.max_tokens
+    return min(request.sampling.max_tokens, THOUGHT_TOKENS if rules.reasoning else ANSWER_TOKENS)
+
+
+def rank_tokens(rank: RankRequest) -> float:
+    """The context once, without the part that the step shares, and every continuation."""
+    return tokens_in(rank.context[len(rank.prefix) :]) + sum(tokens_in(text) for text in rank.continuations)
+
+
+def seconds_of(
+    work: Work, step_bytes: float | None, shape: Shape | None, weight_bytes: float, host: Host | None = None
+) -> float:
+    """Idle before and after, loading, and every step with its warm-up. Rough: a factor of two either way is no surprise."""
+    if host is None or step_bytes is None:
+        speeds = [(s, SERVER_TOKENS_PER_S * s.batch, 1000.0) for s in work.steps]
+    else:
+        speeds = [(s, *_speeds(s.batch, step_bytes, shape, host)) for s in work.steps]
+    total = 2 * work.idle_s + 2 + weight_bytes / LOAD_BYTES_PER_S
+    for step, decode, prefill in speeds:
+        total += max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
+    return total
+
+
+def _speeds(batch: int, step_bytes: float, shape: Shape | None, host: Host) -> tuple[float, float]:
+    """Output and prompt tokens per second of all requests together."""
+    flops, bandwidth = _rough_machine(host)
+    per_token = 2 * streamed_parameters(shape) if shape else step_bytes
+    prefill = flops / max(per_token, 1.0)
+    decode = batch / max(step_bytes / bandwidth, batch * per_token / flops, 1e-9)
+    return decode, prefill
+
+
+def _rough_machine(host: Host) -> tuple[float, float]:
+    """Operations and bytes per second that are likely to be reached."""
+    gpu = host.gpus[0] if host.gpus else None
+    if gpu and gpu.memory_bandwidth_gb_s:
+        peak = gpu.peak_tflops.get("bf16") or gpu.peak_tflops.get("fp16") or 100.0
+        return peak * 1e12 * CARD_FLOPS_SHARE, gpu.memory_bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE
+    cores = host.cpu.cores or 2
+    bandwidth = host.memory_bandwidth_gb_s
+    return cores * CORE_FLOPS, bandwidth * 1e9 * BANDWIDTH_SHARE if bandwidth else min(40e9, cores * CORE_BYTES_PER_S)

@@ -1,0 +1,131 @@
+"""Hugging Face repositories on this disk: Bedside's own cache, the hub library's cache, and a download only when it was asked for.
+
+The only file that may reach the network for weights. `HF_ENDPOINT` names a mirror, as for the hub library.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bench.cache import cache_home, private_folder, settle
+from bench.config import ConfigError
+
+if TYPE_CHECKING:
+    import httpx
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FOLDER_FILES = re.compile(r"[^/]+\.(json|safetensors|jinja|model)|(merges|vocab)\.txt")
+"""What is fetched of a repository of safetensors: never pickles, never code."""
+CHUNK_BYTES = 1 << 20
+
+
+class NotHere(ConfigError):
+    """The files are not on this disk; a download would help."""
+
+
+def find(repo: str, file: str | None, *, fetch: bool) -> Path:
+    """The file, or without one the folder of the repository. Raises `NotHere` when it is missing and may not be fetched."""
+    if not REPO.fullmatch(repo) or ".." in repo:
+        raise ConfigError(f"hf:{repo}: not a repository; write hf:OWNER/NAME, and the file's name in `file`")
+    if file is not None and (Path(file).is_absolute() or ".." in Path(file).parts):
+        raise ConfigError(f"hf:{repo}: file `{file}` must be a path inside the repository")
+    for folder in (_own(repo), *_hub_snapshots(repo)):
+        path = folder / file if file else folder
+        if path.is_file() if file else _complete(path):
+            return path
+    if not fetch:
+        wanted = f"{repo}/{file}" if file else repo
+        place = _own(repo) / file if file else _own(repo)
+        raise NotHere(f"hf:{wanted} is not on this disk; put it at {place}, or run with --download")
+    return _fetch(repo, file)
+
+
+def _complete(folder: Path) -> bool:
+    """Every shard that the index names is there; without an index one safetensors file is enough."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        named = msgspec.json.decode(index.read_bytes(), type=dict[str, object]).get("weight_map")
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{index}: {error}") from error
+    return isinstance(named, dict) and all((folder / str(name)).is_file() for name in set(named.values()))
+
+
+def _own(repo: str) -> Path:
+    return cache_home() / "hf" / repo.replace("/", "--")
+
+
+def _hub_snapshots(repo: str) -> list[Path]:
+    """Folders of the hub library's cache: what `main` points to first, then the newest."""
+    home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    root = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub") / f"models--{repo.replace('/', '--')}"
+    try:
+        snapshots = sorted((root / "snapshots").iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    main = root / "refs" / "main"
+    first = main.read_text().strip() if main.is_file() else None
+    return sorted(snapshots, key=lambda p: p.name != first)
+
+
+def _fetch(repo: str, file: str | None) -> Path:
+    import httpx
+
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    timeout = httpx.Timeout(30.0, read=120.0)
+    try:
+        with httpx.Client(base_url=endpoint, timeout=timeout, follow_redirects=True) as client:
+            if file is not None:
+                return _download(client, repo, file)
+            for name in _files_of(client, repo):
+                _download(client, repo, name)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ConfigError(
+            f"hf:{repo}: the download from {endpoint} failed ({type(error).__name__}: {error})"
+        ) from error
+    return _own(repo)
+
+
+def _files_of(client: "httpx.Client", repo: str) -> list[str]:
+    answer = client.get(f"/api/models/{repo}").raise_for_status()
+    try:
+        entries = msgspec.convert(answer.json()["siblings"], list[dict[str, object]])
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"hf:{repo}: the list of its files cannot be read") from error
+    names = [str(e.get("rfilename")) for e in entries]
+    return [n for n in names if FOLDER_FILES.fullmatch(n)]
+
+
+def _download(client: "httpx.Client", repo: str, file: str) -> Path:
+    """Into a `.part` that a broken download leaves for the next to go on with; checked against the hub's hash where it tells one."""
+    target = _own(repo) / file
+    if target.is_file():
+        return target
+    private_folder(target.parent)
+    part = target.with_name(f"{target.name}.part")
+    have = part.stat().st_size if part.exists() else 0
+    address = f"/{repo}/resolve/main/{file}"
+    told = client.head(address, follow_redirects=False).headers.get("x-linked-etag", "").strip('"')
+    with client.stream("GET", address, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
+        if answer.status_code != 416:  # 416: nothing is left to be fetched
+            answer.raise_for_status()
+            descriptor = os.open(
+                part, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if answer.status_code == 206 else os.O_TRUNC), 0o600
+            )
+            with os.fdopen(descriptor, "ab" if answer.status_code == 206 else "wb") as out:
+                for chunk in answer.iter_bytes(CHUNK_BYTES):
+                    out.write(chunk)
+    if re.fullmatch(r"[0-9a-f]{64}", told):
+        with part.open("rb") as file_:
+            if hashlib.file_digest(file_, "sha256").hexdigest() != told:
+                part.unlink()
+                raise ConfigError(f"hf:{repo}/{file}: what arrived has another hash than the hub tells; try again")
+    settle(part, target)
+    return target
