@@ -2,6 +2,7 @@
 mend it, 3 a regression or a gate not passed, 130 interrupted (the run can be resumed)."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -272,7 +273,7 @@ def _write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) -
     return written
 
 
-def _say_end(outcomes: dict[str, str], written: Path) -> None:
+def _say_end(outcomes: Mapping[str, str], written: Path) -> None:
     for cell, outcome in outcomes.items():
         if outcome != "ok":
             print(f"{cell}: {outcome}", file=sys.stderr)

@@ -4,7 +4,6 @@ Weights and cache are exact arithmetic; what an engine adds (`*_OVERHEAD` below)
 """
 
 from collections.abc import Callable, Iterator
-from math import ceil
 
 from msgspec import Struct, structs
 
@@ -23,7 +22,9 @@ TORCH_BYTES = 0.9 * GIB
 """Rough: an interpreter with torch and its libraries in the processor's memory; a server has two of them."""
 CARD_SIZES_GIB = (24, 48, 64, 80, 96, 141)
 """Of accelerators on the market, for advice on a machine without any."""
-CARD_COUNTS = (1, 2, 4, 8, 16, 32)
+MOST_CARDS = 16
+CARD_COUNTS = (1, 2, 4, 8, 16)
+"""Of tensor parallelism."""
 
 
 class Need(Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 
 def cache_copies(shape: Shape | None, tensor_parallel: int) -> float:
-    """How often each cached byte exists. MLA's latent vector is needed whole by every rank; KV heads are dealt out until each rank has one."""
+    """How often each cached byte exists. Every rank needs MLA's latent vector whole; KV heads are dealt out until each rank has one."""
     if shape is None:
         return 1.0
     heads = 1 if shape.mla else shape.kv_heads
@@ -207,18 +208,23 @@ def _part_on_host(question: Question, room: Room) -> str | None:
 
 
 def _more_cards(question: Question, room: Room) -> Iterator[str]:
-    sizes = [room.card_bytes] if room.cards and room.card_bytes else [size * GIB for size in CARD_SIZES_GIB]
-    best: tuple[int, float] | None = None
-    for size in sizes:
-        count = _fewest_cards(question, size)
-        if count and (best is None or count < best[0]) and not (room.cards and count <= room.cards):
-            best = (count, size)
-            yield f"{count} card{'s' if count > 1 else ''} of {gib(size, 0)}"
+    """Of the machine's own kind; on a machine without any, each size on the market that needs fewer cards than the smaller ones."""
+    if room.cards and room.card_bytes:
+        count = _fewest_cards(question, room.card_bytes)
+        if count and count > room.cards:
+            yield f"{count} cards of {gib(room.card_bytes, 0)}"
+        return
+    best = MOST_CARDS + 1
+    for size in CARD_SIZES_GIB:
+        count = _fewest_cards(question, size * GIB)
+        if count and count < best:
+            best = count
+            yield f"{count} card{'s' if count > 1 else ''} of {size} GiB"
 
 
 def _fewest_cards(question: Question, card_bytes: float) -> int | None:
-    """Each card with its share of weights, its copy of the cache and the engine's own memory; None: 32 are not enough."""
-    counts = range(1, CARD_COUNTS[-1] + 1) if question.layer_split else CARD_COUNTS
+    """Each card with its share of weights, its copy of the cache and the engine's own memory; None: 16 are not enough."""
+    counts = range(1, MOST_CARDS + 1) if question.layer_split else CARD_COUNTS
     overhead = question.layout.card_overhead or CARD_OVERHEAD
     for count in counts:
         if not question.layer_split and question.shape and question.shape.heads % count:
@@ -234,7 +240,3 @@ def _fewest_cards(question: Question, card_bytes: float) -> int | None:
 
 def gib(value: float, digits: int = 1) -> str:
     return f"{value / GIB:,.{digits}f} GiB"
-
-
-def cards_for(weight_bytes: float, card_bytes: float) -> int:
-    return ceil(weight_bytes / card_bytes)

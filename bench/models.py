@@ -10,14 +10,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from bench import hub
+from bench import hub, synthetic
 from bench.cache import cache_home, known_sha256, made_once, sha256_of
+from bench.catalogue import SYNTHETIC
 from bench.config import ConfigError, Deployment
 from bench.gguf import GgufError, Header, Value, read_header
+from bench.tensors import parameters
 
 QUANTISATIONS = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1",
@@ -48,6 +51,8 @@ class Weights(Struct, frozen=True, kw_only=True):
     chat_template_sha256: str | None = None
     metadata: dict[str, Value] = {}
     """Of the GGUF header, or the scalars of a folder's config.json."""
+    config: dict[str, Any] | None = None
+    """Of a synthetic model without a file of weights: its whole configuration."""
 
 
 def locate(deployment: Deployment, base: Path, *, download: bool = False) -> Weights | None:
@@ -57,6 +62,8 @@ def locate(deployment: Deployment, base: Path, *, download: bool = False) -> Wei
     """
     if deployment.backend in WEIGHTLESS:
         return None
+    if deployment.model.startswith(SYNTHETIC):
+        return _synthetic(deployment, make=False)
     try:
         source = _source(deployment, base, fetch=False)
     except hub.NotHere:
@@ -86,11 +93,42 @@ def resolve(deployment: Deployment, base: Path, *, download: bool = False) -> We
     """The weights, on disk and hashed; makes the asked quantisation when it is missing, downloads only when told to."""
     if deployment.backend in WEIGHTLESS:
         return None
+    if deployment.model.startswith(SYNTHETIC):
+        return _synthetic(deployment, make=True)
     facts = _facts(_source(deployment, base, fetch=download), hash_limit_bytes=None)
     kind = _wanted_type(deployment, facts)
     if kind is None:
         return facts
     return _labelled(_facts(_derive(facts, kind, deployment.python or sys.executable), hash_limit_bytes=None), kind)
+
+
+def _synthetic(deployment: Deployment, *, make: bool) -> Weights:
+    """A file of random weights for llama.cpp, else a folder with a configuration and no weights."""
+    preset, folder = synthetic.preset_of(deployment), cache_home() / "synthetic"
+    count = parameters(preset.shape)
+    if deployment.backend == "llama_cpp":
+        path = synthetic.make_gguf(preset, folder) if make else synthetic.gguf_path(preset, folder)
+        if path.exists():
+            return _labelled(_facts(path, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), preset.label)
+        size = synthetic.expected_bytes(preset)
+        return Weights(
+            path=path,
+            kind="gguf",
+            made=False,
+            label=preset.label,
+            tensor_bytes=size,
+            parameters=count,
+            bits_per_weight=8 * size / count,
+        )
+    path = synthetic.make_folder(preset, folder) if make else synthetic.folder_path(preset, folder)
+    return Weights(
+        path=path,
+        kind="folder",
+        made=path.exists(),
+        label=preset.label,
+        parameters=count,
+        config=synthetic.model_config(preset),
+    )
 
 
 def _source(deployment: Deployment, base: Path, *, fetch: bool) -> Path:
@@ -105,8 +143,6 @@ def _source(deployment: Deployment, base: Path, *, fetch: bool) -> Path:
             return _packaged(deployment.name, rest)
         case "hf" if rest:
             return hub.find(rest, deployment.file, fetch=fetch)
-        case "synthetic" if rest:
-            raise ConfigError(f"deployment `{deployment.name}`: synthetic weights are not available in this version")
         case _:
             raise ConfigError(
                 f"deployment `{deployment.name}`: model `{deployment.model}` is not understood; "
@@ -188,7 +224,7 @@ def _facts(path: Path, hash_limit_bytes: int | None) -> Weights:
     files = shards(path)
     headers = _headers(files)
     first = headers[0]
-    parameters = sum(h.parameters for h in headers)
+    count = sum(h.parameters for h in headers)
     tensor_bytes = sum(h.tensor_bytes for h in headers)
     return Weights(
         path=path,
@@ -197,8 +233,8 @@ def _facts(path: Path, hash_limit_bytes: int | None) -> Weights:
         sha256=_hash(files, hash_limit_bytes),
         size_bytes=sum(f.stat().st_size for f in files),
         tensor_bytes=tensor_bytes,
-        parameters=parameters,
-        bits_per_weight=8 * tensor_bytes / parameters if parameters else None,
+        parameters=count,
+        bits_per_weight=8 * tensor_bytes / count if count else None,
         tokenizer_sha256=first.tokenizer_sha256,
         chat_template_sha256=first.chat_template_sha256,
         metadata=first.metadata,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from bench.catalogue import recipe
+from bench.catalogue import Recipe, find
 from bench.config import (
     BackendSettings,
     Deployment,
@@ -15,12 +15,14 @@ from bench.config import (
     OpenAIServerSettings,
     RecordedSettings,
     Suite,
+    TransformersSettings,
+    VllmSettings,
     engine_settings,
 )
 from bench.job import Job, JobStep
 from bench.models import Weights
 from bench.render import Asking, StepPlan, TaskData, choose_scoring, render_step, warmup_of
-from results.records import CellFacts, Prediction, StepFacts
+from results.records import CellFacts, Prediction
 
 WARMUP_REQUESTS = {"smoke": 1, "nightly": 2, "procurement": 2}
 """Warm-up requests for each request in flight."""
@@ -75,8 +77,10 @@ def cell_id(deployment: Deployment, settings: BackendSettings) -> str:
 
 def _cell(suite: Suite, deployment: Deployment, data: Mapping[str, TaskData], resolved: Resolved) -> CellPlan:
     settings = engine_settings(deployment)
-    rules = recipe(deployment)
-    asking = Asking(recipe=rules, sampling=deployment.sampling, can_rank=can_rank(settings))
+    entry = find(deployment)
+    asking = Asking(
+        recipe=entry.recipe if entry else Recipe(), sampling=deployment.sampling, can_rank=can_rank(settings)
+    )
     steps = tuple(_steps(suite, data, asking))
     weights = resolved.weights
     prediction = resolved.prediction
@@ -85,8 +89,13 @@ def _cell(suite: Suite, deployment: Deployment, data: Mapping[str, TaskData], re
         deployment=deployment.name,
         backend=deployment.backend,
         model=deployment.model,
-        family=deployment.family,
-        parameters_b=weights.parameters / 1e9 if weights and weights.parameters else None,
+        family=entry.family if entry else None,
+        parameters_b=weights.parameters / 1e9
+        if weights and weights.parameters
+        else entry.parameters_b
+        if entry
+        else None,
+        active_parameters_b=entry.active_parameters_b if entry and not deployment.layers else None,
         quantisation=deployment.quantise or (weights.label if weights else None),
         settings=dict(deployment.settings),
         steps=tuple(s.facts for s in steps),
@@ -135,6 +144,12 @@ def with_weights(settings: BackendSettings, weights: Weights | None, in_flight: 
         settings = msgspec.structs.replace(settings, slots=max(4, in_flight))
     if weights and hasattr(settings, "model_path"):
         settings = msgspec.structs.replace(settings, model_path=str(weights.path))
+    if weights and weights.config is not None:
+        match settings:
+            case TransformersSettings():
+                settings = msgspec.structs.replace(settings, synthetic_config=weights.config)
+            case VllmSettings():
+                settings = msgspec.structs.replace(settings, load_format="dummy")
     return settings
 
 
@@ -143,7 +158,3 @@ def planned_seconds(cells: tuple[CellPlan, ...]) -> float | None:
     parts = [c.facts.prediction.seconds for c in cells if not c.facts.skipped]
     known = [p for p in parts if p is not None]
     return sum(known) if known and len(known) == len(parts) else None
-
-
-def step_facts(cells: tuple[CellPlan, ...]) -> tuple[StepFacts, ...]:
-    return tuple(step.facts for cell in cells for step in cell.steps)

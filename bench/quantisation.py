@@ -1,8 +1,9 @@
 """How many bytes a tensor takes in which format: the block types of GGUF, llama.cpp's mixes of them, and the formats of the other engines.
 
-A GGUF label such as `Q4_K_M` is a mix: most tensors get Q4_K, some get more bits by their role and layer, and rows that are no multiple of a
-block's 256 elements fall back to a type with blocks of 32. The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp`
-(read 2026-11-22), without an importance matrix. Worked example: Llama-3.1-8B at Q4_K_M comes out at 4.89 bits per weight, as published.
+A GGUF label such as `Q4_K_M` is a mix: most tensors get Q4_K, some get more bits by their role and layer, and rows that are no
+multiple of a block's 256 elements fall back to a type with blocks of 32. The rules are those of `llama_tensor_get_type` in llama.cpp's
+`src/llama-quant.cpp` (read 2026-11-22), without an importance matrix except for the labels that cannot be made without one.
+Worked example: Llama-3.1-8B at Q4_K_M comes out at 4.89 bits per weight, as published.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,11 @@ from typing import Literal
 from msgspec import Struct
 
 from bench.catalogue import Shape
+from bench.gguf import TYPES
 from bench.tensors import Tensor, tensors
 
-BLOCKS = {
-    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2),
-    "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "IQ4_NL": (32, 18), "MXFP4": (32, 17),
-    "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210),
-    "IQ1_S": (256, 50), "IQ1_M": (256, 56), "IQ2_XXS": (256, 66), "IQ2_XS": (256, 74), "IQ2_S": (256, 82),
-    "IQ3_XXS": (256, 98), "IQ3_S": (256, 110), "IQ4_XS": (256, 136), "TQ1_0": (256, 54), "TQ2_0": (256, 66),
-}  # fmt: skip
-"""Elements and bytes of a block of each GGUF type (ggml-common.h)."""
+BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()}
+"""Elements and bytes of a block of each GGUF type."""
 
 FALLBACK = {
     "Q2_K": "Q4_0", "Q3_K": "Q4_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
@@ -64,8 +60,8 @@ FORMATS = {
     "bnb_8bit": Format(8 + 32 / 4096, 16),
     "bnb_4bit": Format(4 + 0.127, 16),
 }
-"""fp8: one float32 scale for a block of 128 x 128, as DeepSeek publishes it. int8: torchao, a scale for each row. int4: torchao, a scale and a
-zero in 16 bit for 128 weights. awq, gptq: groups of 128. bnb_4bit: double quantisation (QLoRA, arXiv 2305.14314)."""
+"""fp8: one float32 scale for a block of 128 x 128, as DeepSeek publishes it. int8: torchao, a scale for each row. int4: torchao, a
+scale and a zero in 16 bit for 128 weights. awq, gptq: groups of 128. bnb_4bit: double quantisation (QLoRA, arXiv 2305.14314)."""
 
 ALIASES = {
     "float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "awq_marlin": "awq", "gptq_marlin": "gptq",
@@ -236,8 +232,8 @@ class _Rules:
                 return "Q4_K" if grouped else "Q3_K"
             case "Q2_K_S" | "IQ3_XS" | "IQ3_S" if grouped:
                 return "Q4_K"
-            case "IQ3_XXS":
-                return "Q4_K" if grouped else "IQ3_S"
+            case "IQ3_XXS" if grouped:
+                return "Q4_K"
             case "IQ3_M":
                 return "Q4_K"
             case "Q3_K_M":
@@ -264,8 +260,6 @@ class _Rules:
                 return "Q3_K"
             case "Q2_K_S" if early:
                 return "Q4_K"
-            case "IQ3_XXS":
-                return "Q4_K" if early else "Q3_K"
             case "Q3_K_M":
                 return "Q5_K" if layer < layers // 16 else "Q4_K"
             case "IQ3_M" if early:

@@ -1,8 +1,10 @@
 """How fast a model could decode or read at best: bytes over bandwidth, operations over peak. Ceilings, never expectations.
 
-A decode step of B sequences reads the streamed weights once and the cache of each sequence, and does twice the active parameters of operations for
-each token; whichever of memory and arithmetic takes longer bounds it. A measured value above the ceiling means a wrong byte count, a cache hit or
-speculative decoding. Worked example: Qwen-7B at 16 bit streams 14.14 GB, so 3.35 TB/s give at most 237 tokens/s at batch 1.
+A decode step of B sequences reads the streamed weights once and the cache of each sequence, and does two operations with each active
+parameter for each token; whichever of memory and arithmetic takes longer bounds it. A measured value above the ceiling means a wrong
+byte count, a cache hit or speculative decoding.
+
+Worked example: Qwen-7B at 16 bit streams 14.14 GB, so 3.35 TB/s give at most 237 tokens/s at batch 1.
 """
 
 from msgspec import Struct

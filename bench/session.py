@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from bench import models
-from bench.config import ConfigError, Deployment, Suite, engine_settings, suite_from
+from bench.config import ConfigError, Suite, engine_settings, suite_from
 from bench.plan import CellPlan, Resolved, expand, most_in_flight, with_weights
 from bench.process import ROOT
 from bench.render import TaskData, load_tasks
@@ -117,7 +117,6 @@ def execute(
     prepared: Prepared, run: RunDir, wishes: Wishes, meters: MeterOptions, watcher: Watcher
 ) -> dict[str, Outcome]:
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
-    suite = prepared.suite
     outcomes: dict[str, Outcome] = {}
     with Lock(run):
         for cell in prepared.cells:
@@ -125,7 +124,6 @@ def execute(
             outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, meters, watcher)
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
-    del suite
     return outcomes
 
 
@@ -246,6 +244,3 @@ class Lock:
             self._path.unlink(missing_ok=True)
             self._file.close()
 
-
-def deployments_of(suite: Suite) -> tuple[Deployment, ...]:
-    return suite.deployments

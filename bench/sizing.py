@@ -21,6 +21,7 @@ from bench.duration import Work, seconds_of, work_of
 from bench.fit import GIB, Layout, Need, Question, Room, gib
 from bench.quantisation import MIXES, normal_label, stored_bytes
 from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
+from bench.shapes import shape_in, stores_latent_cache
 from bench.tensors import parameters, shortened, streamed_parameters, streamed_share, tensors
 from hardware import Host
 from results.records import Prediction
@@ -44,9 +45,14 @@ class Model(Struct, frozen=True, kw_only=True):
     shape: Shape | None
     label: str | None
     weight_bytes: float | None
-    cache_bytes_per_token: float | None
-    """At 16 bit, as the file or shape says it; None: unknown."""
+    decompressed: bool
+    """The engine or the file knows no latent cache (MLA)."""
     basis: str
+
+    @property
+    def cache_bytes_per_token(self) -> float | None:
+        """At 16 bit; None: unknown."""
+        return cache_bytes_per_token(self.shape, decompressed=self.decompressed) if self.shape else None
 
 
 def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | None", host: Host) -> Prediction:
@@ -64,19 +70,25 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
     room = fit.room_of(host)
     question = question_of(model, settings, work, room)
     need = fit.need_for(question)
-    ceiling = _ceiling(model, settings, question, work, host)
+    verdict = fit.fits(need, room, question.layout.card_fraction)
     return Prediction(
         weight_bytes=round(need.weight_bytes),
         cache_bytes=round(need.cache_bytes),
         overhead_bytes=round(need.overhead_bytes),
         total_bytes=round(need.total_bytes),
         available_bytes=_available(need, room, question.layout),
-        fits=fit.fits(need, room, question.layout.card_fraction),
-        decode_tokens_per_s_ceiling=ceiling,
-        seconds=seconds_of(work, streamed_bytes(model, work.batch), model.shape, question.weight_bytes, host),
+        fits=verdict,
+        decode_tokens_per_s_ceiling=_ceiling(model, settings, question, work, host),
+        seconds=None if verdict is False else _seconds(work, model, host),
         basis=model.basis,
-        advice=" ".join(filter(None, (_verdict(question, need, room, host), _latent_note(model, settings, need)))),
+        advice=" ".join(
+            filter(None, (_verdict(question, need, room, host), _latent_note(model, need, question.layout)))
+        ),
     )
+
+
+def _seconds(work: Work, model: Model, host: Host) -> float:
+    return seconds_of(work, streamed_bytes(model, work.batch), model.shape, model.weight_bytes or 0.0, host)
 
 
 def _available(need: Need, room: Room, layout: Layout) -> int | None:
@@ -84,29 +96,40 @@ def _available(need: Need, room: Room, layout: Layout) -> int | None:
     return None if available is None else round(available * (layout.card_fraction if need.cards else 1.0))
 
 
-# ---- the model ----------------------------------------------------------------------------------------------------------------------------------
-
-
 def model_of(deployment: Deployment, settings: BackendSettings, weights: "Weights | None") -> Model:
-    """Shape from the catalogue, bytes from the file if it is there and runs as it is, else from the shape at the deployment's precision."""
+    """Shape and bytes from the file if it is there and runs as it is, else from the catalogue at the deployment's precision."""
     entry = find(deployment)
-    shape = shortened(entry.shape, deployment.layers) if entry and entry.shape else None
+    listed = shortened(entry.shape, deployment.layers) if entry and entry.shape else None
+    shape = shape_in(weights.metadata, listed) if weights and weights.metadata else listed
     label = label_of(deployment, settings, entry, weights)
-    converted = deployment.quantise or (isinstance(settings, TransformersSettings) and settings.quantise_on_load)
-    if weights and weights.weight_bytes and not converted:
-        size: float | None = weights.weight_bytes
-        basis = "bytes of the file"
+    size, basis = _size(deployment, settings, weights, label, entry, shape)
+    if shape is not None:
+        latent = stores_latent_cache(weights.metadata) if weights and weights.metadata else True
+        decompressed = _decompresses(settings) or not latent
     else:
-        size = size_at(entry, shape, label)
-        basis = f"{entry.family} at {label} from the catalogue" if size and entry else "size unknown"
-        if size is None and weights and weights.parameters and label and label in MIXES:
-            size, basis = _nominal_bytes(weights.parameters, label), f"parameters of the file at {label}'s main type"
-    cache = cache_bytes_per_token(shape, decompressed=_decompresses(settings)) if shape else None
-    if cache is None and weights:
-        cache = weights.cache_bytes_per_token
-    return Model(
-        entry=entry, shape=shape, label=label, weight_bytes=size, cache_bytes_per_token=cache, basis=basis
-    )
+        decompressed = False
+    return Model(entry=entry, shape=shape, label=label, weight_bytes=size, decompressed=decompressed, basis=basis)
+
+
+def _size(
+    deployment: Deployment,
+    settings: BackendSettings,
+    weights: "Weights | None",
+    label: str | None,
+    entry: Entry | None,
+    shape: Shape | None,
+) -> tuple[float | None, str]:
+    """Bytes in memory, and where the number comes from."""
+    changed = isinstance(settings, TransformersSettings) and (settings.quantise_on_load or settings.dtype != "auto")
+    stored = (weights.tensor_bytes or weights.size_bytes) if weights else None
+    if stored and not changed:
+        return stored, "tensors of the file" if weights and weights.made else "tensors of the file to be made"
+    if entry and label in entry.files_gib and shape == entry.shape:
+        return entry.files_gib[label] * GIB, f"published size of {entry.family} at {label}"
+    computed = size_at(entry, shape, label)
+    if computed is not None:
+        return computed, f"{entry.family if entry else 'the file'} at {label}, computed from its shape"
+    return None, "size not known"
 
 
 def _decompresses(settings: BackendSettings) -> bool:
@@ -114,22 +137,16 @@ def _decompresses(settings: BackendSettings) -> bool:
     return isinstance(settings, TransformersSettings)
 
 
-def _nominal_bytes(count: int, label: str) -> float:
-    from bench.quantisation import BLOCKS
-
-    elements, size = BLOCKS[MIXES[label]]
-    return count / elements * size
-
-
 def size_at(entry: Entry | None, shape: Shape | None, label: str | None) -> float | None:
     """Bytes of all weights at a label: a published file's, else computed; None when neither is possible."""
-    if entry is None or label is None:
+    if label is None:
         return None
-    if label in entry.files_gib and shape == entry.shape:
+    if entry and label in entry.files_gib and shape == entry.shape:
         return entry.files_gib[label] * GIB
-    if shape is None or normal_label(label) is None:
+    known = normal_label(label)
+    if shape is None or known is None:
         return None
-    return sum(stored_bytes(shape, label).values())
+    return sum(stored_bytes(shape, known).values())
 
 
 def label_of(
@@ -149,7 +166,7 @@ def label_of(
             return "fp32"
     named = label_in(deployment.file or deployment.model, entry)
     if named is None and weights and weights.label:
-        named = normal_label(weights.label) or weights.label
+        named = normal_label(str(weights.label)) or str(weights.label)
     if named is None and isinstance(settings, LlamaCppSettings):
         return "F16" if deployment.model.startswith("synthetic:") else None
     return named or (entry.native if entry else None)
@@ -178,9 +195,6 @@ def streamed_bytes(model: Model, batch: float) -> float:
     return size * streamed / sum(stored.values())
 
 
-# ---- the engine ---------------------------------------------------------------------------------------------------------------------------------
-
-
 def question_of(
     model: Model, settings: LlamaCppSettings | TransformersSettings | VllmSettings, work: Work, room: Room
 ) -> Question:
@@ -188,18 +202,18 @@ def question_of(
     kappa = model.cache_bytes_per_token or 0.0
     match settings:
         case LlamaCppSettings():
-            requests, context, cache_bits = settings.slots or work.in_flight, settings.context, settings.cache_type
+            requests, context = settings.slots or work.in_flight, settings.context
             ladder: tuple[str, ...] = GGUF_LADDER
             layout = _llama_layout(model, settings, room, work)
         case TransformersSettings():
-            requests, context, cache_bits = min(settings.slots, work.in_flight), settings.context, "f16"
+            requests, context = min(settings.slots, work.in_flight), settings.context
             ladder = SAFETENSORS_LADDER
             layout = _torch_layout(settings, room)
         case VllmSettings():
-            requests, context, cache_bits = 1, settings.max_model_len, settings.kv_cache_dtype
+            requests, context = 1, settings.max_model_len
             ladder = SAFETENSORS_LADDER
             layout = _vllm_layout(settings, room)
-    per_token = kappa * _cache_factor(model, cache_bits)
+    per_token = kappa * _cache_factor(model, _cache_type(settings))
     fixed = _fixed_cache(settings, layout)
     return Question(
         shape=model.shape,
@@ -225,9 +239,10 @@ def _fixed_cache(settings: BackendSettings, layout: Layout) -> float | None:
 def _cache_factor(model: Model, cache_type: str) -> float:
     """Against 16 bit; the indexer's part does not shrink."""
     bits = CACHE_BITS.get(cache_type, 16.0)
-    if model.shape and model.shape.mla:
-        return cache_bytes_per_token(model.shape, bits) / cache_bytes_per_token(model.shape)
-    return bits / 16
+    if model.shape is None:
+        return bits / 16
+    whole = cache_bytes_per_token(model.shape, decompressed=model.decompressed)
+    return cache_bytes_per_token(model.shape, bits, model.decompressed) / whole
 
 
 def _llama_layout(model: Model, settings: LlamaCppSettings, room: Room, work: Work) -> Layout:
@@ -278,9 +293,6 @@ def _vllm_layout(settings: VllmSettings, room: Room) -> Layout:
     )
 
 
-# ---- speed --------------------------------------------------------------------------------------------------------------------------------------
-
-
 def machine_of(layout: Layout, host: Host) -> Machine:
     """Of the devices that work at the same time: all ranks of tensor parallelism; one after the other where cards hold whole layers."""
     if layout.cards == 0 or layout.gpu_share < 1:
@@ -304,9 +316,7 @@ def _least(values: list[float | None]) -> float | None:
     return min(known) if known and len(known) == len(values) else None
 
 
-def _ceiling(
-    model: Model, settings: BackendSettings, question: Question, work: Work, host: Host
-) -> float | None:
+def _ceiling(model: Model, settings: BackendSettings, question: Question, work: Work, host: Host) -> float | None:
     """At the highest load. A part in the host's memory is bounded by that memory alone, which is a ceiling too."""
     machine = machine_of(question.layout, host)
     batch = work.batch
@@ -328,9 +338,6 @@ def _cache_type(settings: BackendSettings) -> str:
             return settings.kv_cache_dtype
         case _:
             return "f16"
-
-
-# ---- words --------------------------------------------------------------------------------------------------------------------------------------
 
 
 def _verdict(question: Question, need: Need, room: Room, host: Host) -> str:
@@ -378,15 +385,17 @@ def _rest_of_cards(question: Question, need: Need, room: Room) -> str:
     return f"The cache has room for {left / need.cache_bytes:,.0f} requests of {question.context:,} tokens."
 
 
-def _latent_note(model: Model, settings: BackendSettings, need: Need) -> str:
+def _latent_note(model: Model, need: Need, layout: Layout) -> str:
     """How much the latent cache saves, for models that have it."""
     shape = model.shape
     if shape is None or shape.mla is None:
         return ""
     ratio = cache_bytes_per_token(shape, decompressed=True) / cache_bytes_per_token(shape)
-    if _decompresses(settings):
-        return f"This engine stores decompressed keys and values; a latent cache (MLA) would need {gib(need.cache_bytes / ratio)}."
-    other = need.cache_bytes * ratio
+    if model.decompressed:
+        return (
+            f"Decompressed keys and values are stored; a latent cache (MLA) would need {gib(need.cache_bytes / ratio)}."
+        )
+    other = need.cache_bytes / fit.cache_copies(shape, layout.tensor_parallel) * ratio
     total = need.total_bytes - need.cache_bytes + other
     return (
         f"MLA's cache needs {gib(need.cache_bytes)}; a runtime that stores decompressed keys and values would need {gib(other)} "

@@ -1,22 +1,23 @@
 """Models with the true shape and random weights, to measure a machine before one byte of real weights is there.
 
-Speed and memory depend on the shapes and types of tensors, hardly on their values, so a synthetic model of a variant rehearses it: the same file
-size, the same reads for each token, the same cache. Its answers mean nothing and are never scored. What differs: the text never ends by itself, a
-mixture of experts is routed at random (evenly, the worst case for batching), and compressible or repeated text cannot profit from anything.
+Speed and memory depend on the shapes and types of tensors, hardly on their values, so a synthetic model of a variant rehearses it:
+the same file size, the same reads for each token, the same cache. Its answers mean nothing and are never scored. What differs: text
+never ends by itself, and a mixture of experts is routed at random (evenly, the worst case for batching).
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from msgspec import Struct
 
+from bench.cache import made_once
 from bench.catalogue import SYNTHETIC, Entry, Shape, by_family
 from bench.config import ConfigError, Deployment
 from bench.quantisation import BLOCKS, MIXES, gguf_types, normal_label, tensor_bytes
 from bench.tensors import Tensor, shortened, tensors
+from bench.vocabulary import CHAT_TEMPLATE, gguf_vocabulary, tokenizer_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,8 @@ SEED = 1
 SPREAD = 0.02
 """Standard deviation of the weights, as models are initialised with."""
 POOL_BYTES = 8 * 2**20
-"""Random blocks are made once for each type and written again and again from different offsets, so that memory stays small and disks are the
-limit."""
+"""Random blocks are made once for each type and written again and again from different offsets: memory stays small, and the disk is
+the limit."""
 FORMAT_VERSION = 1
 """Raised when the same preset would be written otherwise; part of the file's name."""
 
@@ -80,13 +81,19 @@ def preset_of(deployment: Deployment) -> Preset:
     """Raises `ConfigError` for an unknown variant, one whose shape is not known, and a precision that the engine has not."""
     entry = by_family(deployment.model.removeprefix(SYNTHETIC))
     if entry.shape is None:
-        raise ConfigError(f"`{deployment.model}`: the shape of {entry.family} is not in the catalogue, so it cannot be made; use another variant")
+        raise ConfigError(
+            f"`{deployment.model}`: the shape of {entry.family} is not in the catalogue, so it cannot be made; use another variant"
+        )
     wanted = deployment.quantise or ("F16" if deployment.backend == "llama_cpp" else entry.native)
     label = normal_label(wanted)
     if label is None or (deployment.backend == "llama_cpp") != (label in MIXES):
-        raise ConfigError(f"`{deployment.name}`: {deployment.backend} has no precision `{wanted}`; for llama_cpp use one of {', '.join(makeable())}")
+        raise ConfigError(
+            f"`{deployment.name}`: {deployment.backend} has no precision `{wanted}`; for llama_cpp use one of {', '.join(makeable())}"
+        )
     if label in MIXES and label not in makeable():
-        raise ConfigError(f"`{deployment.name}`: synthetic weights cannot be made as {label}; use one of {', '.join(makeable())}")
+        raise ConfigError(
+            f"`{deployment.name}`: synthetic weights cannot be made as {label}; use one of {', '.join(makeable())}"
+        )
     return Preset(entry=entry, shape=shortened(entry.shape, deployment.layers), label=label)
 
 
@@ -101,27 +108,20 @@ def expected_bytes(preset: Preset) -> int:
     return sum(tensor_bytes(tensor, types[tensor.name]) for tensor in tensors(preset.shape))
 
 
-# ---- GGUF ---------------------------------------------------------------------------------------------------------------------------------------
-
-
 def gguf_path(preset: Preset, folder: Path) -> Path:
     return folder / f"synthetic-{preset.name}.gguf"
 
 
 def make_gguf(preset: Preset, folder: Path) -> Path:
-    """The file, made now unless it is there already. Written beside its place and moved there whole."""
+    """The file, made now unless it is there already. Raises `ConfigError` when it cannot be written."""
     path = gguf_path(preset, folder)
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        _write_gguf(preset, partial)
-        partial.replace(path)
+        with made_once(path) as part:
+            if part is not None:
+                _write_gguf(preset, part)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); {expected_bytes(preset) / 2**30:.1f} GiB are needed there") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        needed = expected_bytes(preset) / 2**30
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); {needed:.1f} GiB are needed there") from error
     return path
 
 
@@ -137,7 +137,7 @@ def _write_gguf(preset: Preset, path: Path) -> None:
     writer = GGUFWriter(path, ARCHITECTURES[preset.shape.architecture])
     for key, value in _metadata(preset).items():
         _add(writer, key, value)
-    for key, strings in _vocabulary(preset.shape.vocabulary).items():
+    for key, strings in gguf_vocabulary(preset.shape.vocabulary).items():
         writer.add_array(key, strings)
     for tensor in table:
         block_type = types[tensor.name]
@@ -307,56 +307,6 @@ def _expert_metadata(shape: Shape) -> dict[str, str | int | float | bool]:
     }
 
 
-# ---- tokenizer ----------------------------------------------------------------------------------------------------------------------------------
-
-CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-NORMAL, CONTROL = 1, 3
-
-
-def tokens_of(size: int) -> list[str]:
-    """A vocabulary of the true size: one token for each byte (as GPT-2 writes bytes), one merge, fillers, and the end of text last."""
-    fillers = [f"<filler {i}>" for i in range(size - 258)]
-    return [*_byte_names(), "th", *fillers, "<end>"]
-
-
-def _byte_names() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [names[byte] for byte in range(256)]
-
-
-def _vocabulary(size: int) -> dict[str, list[Any]]:
-    tokens = tokens_of(size)
-    return {
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [NORMAL] * (size - 1) + [CONTROL],
-        "tokenizer.ggml.merges": ["t h"],
-    }
-
-
-def tokenizer_json(size: int) -> dict[str, Any]:
-    """The same vocabulary for transformers and vLLM."""
-    tokens = tokens_of(size)
-    end = {"id": size - 1, "content": tokens[-1], "special": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    bytes_of_text = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [end | flags],
-        "normalizer": None,
-        "pre_tokenizer": bytes_of_text,
-        "post_processor": None,
-        "decoder": bytes_of_text,
-        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)}, "merges": [["t", "h"]]},
-    }
-
-
-# ---- transformers and vLLM ----------------------------------------------------------------------------------------------------------------------
-
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
@@ -444,9 +394,6 @@ def folder_path(preset: Preset, folder: Path) -> Path:
 def make_folder(preset: Preset, folder: Path) -> Path:
     """A model folder without weights: configuration and tokenizer, for `--load-format dummy` and for random initialisation."""
     path = folder_path(preset, folder)
-    if (path / "config.json").exists():
-        return path
-    path.mkdir(parents=True, exist_ok=True)
     files = {
         "tokenizer.json": tokenizer_json(preset.shape.vocabulary),
         "tokenizer_config.json": {
@@ -459,7 +406,7 @@ def make_folder(preset: Preset, folder: Path) -> Path:
         "config.json": model_config(preset),
     }
     for name, value in files.items():
-        partial = path / f"{name}.{os.getpid()}.partial"
-        partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-        partial.replace(path / name)
+        with made_once(path / name) as part:
+            if part is not None:
+                part.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     return path

@@ -1,7 +1,7 @@
 """The tensors of a model, from its shape alone, as llama.cpp names and stores them.
 
-Counting their elements gives the parameters, giving each a type gives the size of a file, and a synthetic file is written from the same table.
-Worked example: DeepSeek-V3 has 671.03 B elements, of which 36.62 B are read for one token.
+Counting their elements gives the parameters, giving each a type gives the size of a file, and a synthetic file is written from
+the same table. Worked example: DeepSeek-V3 has 671.03 B elements, of which 36.63 B are read for one token.
 """
 
 from collections.abc import Iterator
@@ -126,7 +126,8 @@ def _share(shape: Shape, tensor: Tensor, batch: float) -> float:
 
 def distinct_experts(experts: Experts, batch: float) -> float:
     """Expected number of different experts that `batch` tokens choose in a layer, U = E (1 - (1 - k/E)^B), if the routing is uniform."""
-    return experts.count * (1.0 - (1.0 - experts.active / experts.count) ** batch)
+    missed: float = (1.0 - experts.active / experts.count) ** batch
+    return experts.count * (1.0 - missed)
 
 
 def streamed_share(shape: Shape, tensor: Tensor, batch: float) -> float:

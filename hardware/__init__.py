@@ -6,10 +6,12 @@ estimates. What was not read is None.
 
 from hardware.base import HardwareError, Meter, MeterInfo, Reading, SensorReport, WatchedProcess
 from hardware.constant import ConstantMeter
+from hardware.declared import DeclaredOptions
 from hardware.fingerprint import changes, digest, fingerprint
 from hardware.host import Gpu, Host, HostError, describe_host, load_host, measure_memory_bandwidth
 from hardware.machine import Cpu
-from hardware.meters import DeclaredOptions, MeterOptions, RedfishOptions, open_meters, sensors
+from hardware.meters import MeterOptions, open_meters, sensors
+from hardware.redfish import RedfishOptions
 from hardware.sampler import Sampler
 
 __all__ = [

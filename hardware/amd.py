@@ -3,7 +3,8 @@
 Traps: absent values are the text `N/A` or all ones; MI300 tells `current_socket_power`, MI200 `average_socket_power`; the counter is
 `energy_accumulator` (`power` before 6.4) times `counter_resolution`, in microjoules; an MI250 shows as two devices of which one tells the
 power of both. The counter is believed only if it agrees with the power at the start. Sources: ROCm/amdsmi
-`docs/reference/amdsmi-py-api.md`; ml-energy/zeus `zeus/device/gpu/amd.py`; ROCm/pytorch pull request 1457; ai-dynamo/aiperf (values seen on MI300X).
+`docs/reference/amdsmi-py-api.md`; ml-energy/zeus `zeus/device/gpu/amd.py`; ROCm/pytorch pull request 1457; ai-dynamo/aiperf (values
+seen on MI300X).
 """
 
 import time
@@ -17,7 +18,7 @@ from hardware.host import Gpu
 from hardware.processes import ProcessTree, sees_all_processes
 
 NOT_TOLD = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-DETAIL_NS = 500_000_000
+DETAIL_NS = 450_000_000
 
 
 class AmdError(HardwareError):

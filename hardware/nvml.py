@@ -17,7 +17,7 @@ from hardware.host import Gpu
 from hardware.processes import ProcessTree, sees_all_processes
 
 COUNTER_PERIOD_S = 0.1
-DETAIL_NS = 500_000_000
+DETAIL_NS = 450_000_000
 """Clocks, temperatures, limits and processes cost the driver more and move slowly: read twice a second."""
 MIG_NOTE = "MIG is on: the board's power belongs to all its slices and is not attributed to one"
 VGPU_NOTE = "a vGPU guest: the board's power belongs to all its guests and is not attributed to one"

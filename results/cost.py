@@ -237,9 +237,9 @@ def electricity(tariff: Tariff) -> Amount:
 def capital_recovery(rate: Quantity, years: Quantity) -> Quantity:
     """Share of a price to pay each year so that price and interest are paid off after `years`."""
     rates, lives = np.broadcast_arrays(np.asarray(rate, dtype=float), np.asarray(years, dtype=float))
-    growth = np.power(1 + rates, lives)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(rates > 0, rates * growth / (growth - 1), 1 / lives)
+    # r / (1 - (1+r)^-L), written so that a small rate does not cancel to nothing; below 1e-12 it is 1/L to all digits.
+    some = np.where(rates > 1e-12, rates, 1.0)
+    found = np.where(rates > 1e-12, -some / np.expm1(-lives * np.log1p(some)), 1 / lives)
     return float(found) if found.ndim == 0 else found
 
 

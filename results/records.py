@@ -250,7 +250,7 @@ class StepFacts(Struct, frozen=True, kw_only=True):
     task_version: int
     kind: str
     language: str
-    scoring: str
+    scoring: Literal["likelihood", "letters", "generate"]
     metric: str
     load: str
     concurrency: int | None = None

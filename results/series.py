@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from operator import attrgetter
 
 import numpy as np
 from msgspec import Struct
@@ -55,6 +56,7 @@ class Series:
     def __init__(self, records: Iterable[Telemetry]) -> None:
         self.meters: dict[str, MeterInfo] = {}
         self._ticks: dict[tuple[str, str], list[Tick]] = {}
+        self._times: dict[tuple[str, str], Times] = {}
         self._columns: dict[tuple[str, str, str], Column] = {}
         for record in records:
             if isinstance(record, MeterInfo):
@@ -80,11 +82,12 @@ class Series:
     def column(self, meter: str, device: str, field: str) -> Column:
         key = (meter, device, field)
         if key not in self._columns:
-            pairs = [(t.time_ns, v) for t in self.ticks(meter, device) if (v := getattr(t, field)) is not None]
-            times = np.array([p[0] for p in pairs], dtype=np.int64)
-            values = np.array([p[1] for p in pairs], dtype=float)
-            order = np.argsort(times, kind="stable")
-            self._columns[key] = Column(times[order], values[order])
+            ticks = self.ticks(meter, device)
+            if (meter, device) not in self._times:
+                self._times[meter, device] = np.array([t.time_ns for t in ticks], dtype=np.int64)
+            values = np.array(list(map(attrgetter(field), ticks)), dtype=float)  # None becomes NaN
+            known = ~np.isnan(values)
+            self._columns[key] = Column(self._times[meter, device][known], values[known])
         return self._columns[key]
 
     def with_field(self, field: str) -> tuple[tuple[str, str], ...]:

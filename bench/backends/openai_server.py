@@ -66,13 +66,13 @@ class OpenAIServerBackend:
             stall_timeout_s=settings.stall_timeout_s,
         )
         self.max_concurrency = settings.slots
-        self._model = self._find_model()
-        self._ranker: Ranker | None = None
-        if ranks_by_prompt_logprobs:
-            self._ranker = PromptLogprobs(self.server, self._model.id)
-        elif settings.can_rank:
-            self._ranker = find_ranker(self.server, self._model.id)
-        self._tells_state = self._cache_facts() != metrics.CacheFacts()
+        try:
+            self._model = self._find_model()
+            self._ranker = self._find_ranker(ranks_by_prompt_logprobs)
+            self._tells_state = self._cache_facts() != metrics.CacheFacts()
+        except BaseException:
+            self.server.close()
+            raise
 
     def describe(self) -> EngineInfo:
         """Only what the server tells; nothing is inferred from a model's name."""
@@ -166,6 +166,11 @@ class OpenAIServerBackend:
                 f"{self.server.url} lists {len(listed)} models; name one as `model_name` in the settings"
             )
         return listed[0]
+
+    def _find_ranker(self, by_prompt_logprobs: bool) -> Ranker | None:
+        if by_prompt_logprobs:
+            return PromptLogprobs(self.server, self._model.id)
+        return find_ranker(self.server, self._model.id) if self._settings.can_rank else None
 
     def _cache_facts(self) -> metrics.CacheFacts:
         return metrics.parse((self.server.look("/metrics") or b"").decode("utf-8", "replace"))

@@ -161,7 +161,7 @@ class Server:
             case httpx.ReadTimeout():
                 return f"{self.root}: the server was silent for {self._stall_timeout_s:g} s"
             case httpx.TransportError():
-                return f"{self.root}: the connection broke ({type(error).__name__})"
+                return f"{self.root}: the connection broke before the answer was whole"
             case _:
                 return f"{self.root}: the reply cannot be read ({type(error).__name__})"
 

@@ -23,27 +23,38 @@ def main(command: list[str]) -> int:
     _adopt_orphans()
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    os.environ.pop("PYTHONPATH", None)  # ours; the server's environment has packages of its own
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_until_closed, args=(ending,), daemon=True).start()
     threading.Thread(target=_until_ended, args=(server, ending), daemon=True).start()
     ending.wait()
     end_descendants()
-    return server.wait()
+    status = server.wait()
+    return status if status >= 0 else 128 - status
 
 
 def end_descendants() -> None:
     """SIGTERM to all, a time to end, SIGKILL; again as long as new ones appear."""
     own = psutil.Process()
-    living = own.children(recursive=True)
+    living = _living(own)
     for process in living:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(living, timeout=PATIENCE_S)
-    while left := own.children(recursive=True):
+    while left := _living(own):
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=1.0)
+
+
+def _living(own: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for process in own.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _until_closed(ending: threading.Event) -> None:
@@ -64,4 +75,4 @@ def _adopt_orphans() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) & 0xFF)
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,7 @@
 """Group D: where does a joule come from, and may it be compared?"""
 
+import re
+
 from results.energy import covers, where_of
 from results.memory import gpus
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
@@ -7,6 +9,7 @@ from results.validity.base import Check, Rule, StepView, failed, not_applicable,
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
 """NVML's clocks-event reasons."""
 BMC_WINDOW_S = 600.0
+SLICED = re.compile(r"\b(MIG|vGPU|time-slic\w*)\b", re.IGNORECASE)
 
 
 def known(view: StepView) -> bool:
@@ -142,7 +145,7 @@ def idle_twice(view: StepView) -> Check:
 def sliced(view: StepView) -> Check:
     """D10"""
     infos = [view.cell.series.meters[m] for m in view.result.energy.meters]
-    shared = [i for i in infos if any(word in f"{i.scope} {i.note}".upper() for word in ("MIG", "VGPU", "TIME-SLIC"))]
+    shared = [i for i in infos if SLICED.search(f"{i.scope} {i.note}")]
     if not shared:
         return not_applicable("no accelerator is sliced")
     if not view.result.energy.estimated:

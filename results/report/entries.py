@@ -1,0 +1,85 @@
+"""The rows of a report with what stands behind each, and names that tell them apart."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from results.report.gather import CellPage, RunPage, StepPage
+from results.report.pricing import Priced
+from results.rows import Row
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One row of the report with everything that stands behind it. `label` tells it from the others of the page."""
+
+    name: str
+    label: str
+    short: str
+    """The same, as brief as a chart needs."""
+    colour: int
+    machine: str
+    row: Row
+    run: RunPage
+    cell: CellPage
+    step: StepPage
+    anchor: str
+
+
+def machine_of(host: dict[str, object]) -> str:
+    """Accelerators, or the processor where there is none; the host's name where neither is told."""
+    gpus = host.get("gpus")
+    if isinstance(gpus, list) and gpus:
+        names = [str(g.get("name")) for g in gpus if isinstance(g, dict)]
+        return " + ".join(f"{names.count(n)} × {n}" for n in dict.fromkeys(names))
+    cpu = host.get("cpu")
+    if isinstance(cpu, dict) and cpu.get("model"):
+        cores = cpu.get("cores") or cpu.get("threads")
+        return f"{cpu['model']}" + (f", {cores} cores" if cores else "")
+    return str(host.get("name") or "?")
+
+
+def entries_of(runs: Sequence[RunPage], priced: Priced) -> tuple[Entry, ...]:
+    found = [(run, cell, page) for run in runs for cell in run.cells for page in cell.steps]
+    several_runs = len(runs) > 1
+    names = _short_names(runs)
+    loads: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, cell, page in found:
+        loads[cell.facts.id, page.facts.task].add(page.facts.load)
+    colours = {d: i for i, d in enumerate(dict.fromkeys(c.facts.deployment for _, c, _ in found))}
+    entries = []
+    for number, (run, cell, page) in enumerate(found):
+        row = priced.rows[f"{page.row.run}/{page.row.cell}/{page.row.step}"]
+        load = f" · {page.facts.load}" if len(loads[cell.facts.id, page.facts.task]) > 1 else ""
+        repeat = f" #{page.facts.repeat + 1}" if page.facts.repeat else ""
+        where = f" · {run.manifest.run}" if several_runs else ""
+        entries.append(
+            Entry(
+                name=f"{row.run}/{row.cell}/{row.step}",
+                label=cell.facts.deployment + load + repeat + where,
+                short=names[cell.facts.deployment]
+                + load
+                + repeat
+                + (f" · {runs.index(run) + 1}" if several_runs else ""),
+                colour=colours[cell.facts.deployment],
+                machine=machine_of(run.manifest.host),
+                row=row,
+                run=run,
+                cell=cell,
+                step=page,
+                anchor=f"row-{number + 1}",
+            )
+        )
+    return tuple(entries)
+
+
+def _short_names(runs: Sequence[RunPage]) -> dict[str, str]:
+    """The quantisation where that alone tells the deployments apart, else the deployment's name."""
+    quantisations: dict[str, str | None] = {}
+    for cell in (c for run in runs for c in run.cells):
+        known = cell.engine.quantisation if cell.engine else None
+        quantisations[cell.facts.deployment] = (
+            known or cell.facts.quantisation or quantisations.get(cell.facts.deployment)
+        )
+    telling = None not in quantisations.values() and len(set(quantisations.values())) == len(quantisations)
+    return {name: str(q) if telling else name for name, q in quantisations.items()}

@@ -1,0 +1,114 @@
+"""Drawing by hand: elements of SVG as text, every value escaped. No style attribute anywhere, so that a strict policy can stand."""
+
+from collections.abc import Sequence
+from html import escape
+
+from msgspec import Struct
+
+Value = str | float | int
+
+
+def element(name: str, *children: str, **attributes: Value | None) -> str:
+    """One element. `class_` is `class`, underscores become hyphens, `None` is left out. Children are markup; text goes through `text`."""
+    parts = [name]
+    for key, value in attributes.items():
+        if value is not None:
+            shown = f"{value:.5g}" if isinstance(value, float) else str(value)
+            parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(shown)}"')
+    opening = " ".join(parts)
+    return f"<{opening}>{''.join(children)}</{name}>" if children else f"<{opening}/>"
+
+
+def text(content: str, x: float, y: float, class_: str = "t", anchor: str | None = None, turned: bool = False) -> str:
+    """A line of text; `turned` reads upwards."""
+    return element(
+        "text",
+        escape(content, quote=False),
+        x=x,
+        y=y,
+        class_=class_,
+        text_anchor=anchor,
+        transform=f"rotate(-90 {x:.4g} {y:.4g})" if turned else None,
+    )
+
+
+def title(content: str) -> str:
+    """What a pointer shows and a screen reader says."""
+    return element("title", escape(content, quote=False))
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def path(points: Sequence[tuple[float, float] | None], class_: str) -> str:
+    """A line through points, broken at `None`."""
+    parts, pen = [], "M"
+    for point in points:
+        if point is None:
+            pen = "M"
+            continue
+        parts.append(f"{pen}{_short(point[0])} {_short(point[1])}")
+        pen = "L"
+    return element("path", d="".join(parts), class_=class_) if parts else ""
+
+
+def area(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], class_: str) -> str:
+    """What lies between two lines."""
+    outline = [*upper, *reversed(lower)]
+    if len(outline) < 3:
+        return ""
+    return element("path", d="M" + "L".join(f"{_short(x)} {_short(y)}" for x, y in outline) + "Z", class_=class_)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".rstrip("0").rstrip(".") if "." in f"{value:.1f}" else f"{value:.0f}"
+
+
+class Box(Struct, frozen=True):
+    """A rectangle on the drawing."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: "Box") -> bool:
+        return (
+            self.x < other.x + other.width
+            and other.x < self.x + self.width
+            and self.y < other.y + other.height
+            and other.y < self.y + self.height
+        )
+
+    def inside(self, other: "Box") -> bool:
+        return (
+            self.x >= other.x
+            and self.y >= other.y
+            and self.x + self.width <= other.x + other.width
+            and self.y + self.height <= other.y + other.height
+        )
+
+
+def width_of(content: str, size: float = 12.0) -> float:
+    """About how wide a text will be; Chinese characters are square."""
+    return sum(size if ord(c) > 0x2E7F else size * 0.56 for c in content)
+
+
+def place_labels(spots: Sequence[tuple[float, float, str]], frame: Box, taken: Sequence[Box]) -> list[Box | None]:
+    """A place beside each spot where its label meets no other label and no marker; `None` where there is none."""
+    used, found = list(taken), []
+    for x, y, content in spots:
+        wide, high = width_of(content) + 4, 14.0
+        candidates = [
+            Box(x + dx if dx > 0 else x + dx - wide, y + dy - high / 2, wide, high)
+            for dx in (9, -9)
+            for dy in (0, -11, 11, -18, 18)
+        ]
+        candidates += [Box(x - wide / 2, y + dy, wide, high) for dy in (-24, 10)]
+        candidates += [Box(x + 9, y + dy - high / 2, wide, high) for dy in (-27, 27, -36, 36)]
+        chosen = next((c for c in candidates if c.inside(frame) and not any(c.meets(b) for b in used)), None)
+        if chosen is not None:
+            used.append(chosen)
+        found.append(chosen)
+    return found
