@@ -102,31 +102,37 @@ def rank_tokens(rank: RankRequest) -> float:
 
 def seconds_of(
     work: Work, step_bytes: float | None, shape: Shape | None, weight_bytes: float, host: Host | None = None
-) -> float:
-    """Idle before and after, loading, and every step with its warm-up. Rough: a factor of two either way is no surprise."""
+) -> float | None:
+    """Idle before and after, loading, and every step. Rough: a factor of two either way is no surprise. None where nothing is known of the
+    accelerator; without `host` a server's usual speed is taken."""
     if host is None or step_bytes is None:
         speeds = [(s, SERVER_TOKENS_PER_S * s.batch, 1000.0) for s in work.steps]
     else:
-        speeds = [(s, *_speeds(s.batch, step_bytes, shape, host)) for s in work.steps]
+        machine = _rough_machine(host)
+        if machine is None:
+            return None
+        speeds = [(s, *_speeds(s.batch, step_bytes, shape, machine)) for s in work.steps]
     total = 2 * work.idle_s + 2 + weight_bytes / LOAD_BYTES_PER_S
     for step, decode, prefill in speeds:
         total += max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
     return total
 
 
-def _speeds(batch: int, step_bytes: float, shape: Shape | None, host: Host) -> tuple[float, float]:
+def _speeds(batch: int, step_bytes: float, shape: Shape | None, machine: tuple[float, float]) -> tuple[float, float]:
     """Output and prompt tokens per second of all requests together."""
-    flops, bandwidth = _rough_machine(host)
+    flops, bandwidth = machine
     per_token = 2 * streamed_parameters(shape) if shape else step_bytes
     prefill = flops / max(per_token, 1.0)
     decode = batch / max(step_bytes / bandwidth, batch * per_token / flops, 1e-9)
     return decode, prefill
 
 
-def _rough_machine(host: Host) -> tuple[float, float]:
-    """Operations and bytes per second that are likely to be reached."""
+def _rough_machine(host: Host) -> tuple[float, float] | None:
+    """Operations and bytes per second that are likely to be reached; None for an accelerator of unknown bandwidth."""
     gpu = host.gpus[0] if host.gpus else None
-    if gpu and gpu.memory_bandwidth_gb_s:
+    if gpu:
+        if gpu.memory_bandwidth_gb_s is None:
+            return None
         peak = gpu.peak_tflops.get("bf16") or gpu.peak_tflops.get("fp16") or 100.0
         return peak * 1e12 * CARD_FLOPS_SHARE, gpu.memory_bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE
     cores = host.cpu.cores or 2

@@ -213,6 +213,8 @@ def _more_cards(question: Question, room: Room) -> Iterator[str]:
         count = _fewest_cards(question, room.card_bytes)
         if count and count > room.cards:
             yield f"{count} cards of {gib(room.card_bytes, 0)}"
+        elif count and count != question.layout.cards and not question.layer_split:
+            yield f"tensor_parallel_size x pipeline_parallel_size = {count} on the cards here"
         return
     best = MOST_CARDS + 1
     for size in CARD_SIZES_GIB:

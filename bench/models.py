@@ -70,13 +70,13 @@ def locate(deployment: Deployment, base: Path, *, download: bool = False) -> Wei
         if download:
             return None
         raise
-    facts = _facts(source, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES)
+    facts = weights_at(source, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES)
     kind = _wanted_type(deployment, facts)
     if kind is None:
         return facts
     derived = _derived_path(facts, kind) if facts.sha256 else None
     if derived and derived.exists():
-        return _labelled(_facts(derived, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), kind)
+        return _labelled(weights_at(derived, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), kind)
     return msgspec.structs.replace(
         facts,
         path=derived or source,
@@ -95,11 +95,11 @@ def resolve(deployment: Deployment, base: Path, *, download: bool = False) -> We
         return None
     if deployment.model.startswith(SYNTHETIC):
         return _synthetic(deployment, make=True)
-    facts = _facts(_source(deployment, base, fetch=download), hash_limit_bytes=None)
+    facts = weights_at(_source(deployment, base, fetch=download), hash_limit_bytes=None)
     kind = _wanted_type(deployment, facts)
     if kind is None:
         return facts
-    return _labelled(_facts(_derive(facts, kind, deployment.python or sys.executable), hash_limit_bytes=None), kind)
+    return _labelled(weights_at(_derive(facts, kind, deployment.python or sys.executable), hash_limit_bytes=None), kind)
 
 
 def _synthetic(deployment: Deployment, *, make: bool) -> Weights:
@@ -109,7 +109,7 @@ def _synthetic(deployment: Deployment, *, make: bool) -> Weights:
     if deployment.backend == "llama_cpp":
         path = synthetic.make_gguf(preset, folder) if make else synthetic.gguf_path(preset, folder)
         if path.exists():
-            return _labelled(_facts(path, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), preset.label)
+            return _labelled(weights_at(path, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), preset.label)
         size = synthetic.expected_bytes(preset)
         return Weights(
             path=path,
@@ -217,7 +217,7 @@ def _quantise(command: Sequence[str], failed: str) -> None:
         raise ConfigError(f"{failed}: {last.strip()}")
 
 
-def _facts(path: Path, hash_limit_bytes: int | None) -> Weights:
+def weights_at(path: Path, hash_limit_bytes: int | None = None) -> Weights:
     """What the files say; those larger together than the limit are hashed only if that was done before (None: always)."""
     if path.is_dir():
         return _folder_facts(path, hash_limit_bytes)

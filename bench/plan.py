@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from bench.catalogue import Recipe, find
+from bench.catalogue import Entry, Recipe, find
 from bench.config import (
     BackendSettings,
     Deployment,
@@ -63,9 +63,34 @@ class Resolved(Struct, frozen=True, kw_only=True):
     prediction: Prediction = Prediction()
 
 
-def expand(suite: Suite, data: Mapping[str, TaskData], resolved: Mapping[str, Resolved]) -> tuple[CellPlan, ...]:
-    """One cell for each deployment, in the suite's order."""
-    return tuple(_cell(suite, deployment, data, resolved[deployment.name]) for deployment in suite.deployments)
+def expand(suite: Suite, data: Mapping[str, TaskData]) -> tuple[CellPlan, ...]:
+    """One cell for each deployment, in the suite's order; what is known of the weights is added by `place`."""
+    rendered: dict[Asking, tuple[StepPlan, ...]] = {}
+    cells = []
+    for deployment in suite.deployments:
+        settings, entry = engine_settings(deployment), find(deployment)
+        asking = Asking(
+            recipe=entry.recipe if entry else Recipe(), sampling=deployment.sampling, can_rank=can_rank(settings)
+        )
+        if asking not in rendered:
+            rendered[asking] = tuple(_steps(suite, data, asking))
+        cells.append(_cell(suite, deployment, settings, entry, rendered[asking]))
+    return tuple(cells)
+
+
+def place(cell: CellPlan, resolved: Resolved) -> CellPlan:
+    """The cell with its weights found (or not) and its prediction made."""
+    weights, prediction = resolved.weights, resolved.prediction
+    facts = msgspec.structs.replace(
+        cell.facts,
+        parameters_b=weights.parameters / 1e9 if weights and weights.parameters else cell.facts.parameters_b,
+        quantisation=cell.facts.quantisation or (weights.label if weights else None),
+        prediction=prediction,
+        skipped=resolved.missing or (prediction.advice if prediction.fits is False else None),
+    )
+    return msgspec.structs.replace(
+        cell, facts=facts, settings=with_weights(cell.settings, weights, most_in_flight(cell.steps))
+    )
 
 
 def cell_id(deployment: Deployment, settings: BackendSettings) -> str:
@@ -75,41 +100,23 @@ def cell_id(deployment: Deployment, settings: BackendSettings) -> str:
     return f"{slug}-{digest[:6]}"
 
 
-def _cell(suite: Suite, deployment: Deployment, data: Mapping[str, TaskData], resolved: Resolved) -> CellPlan:
-    settings = engine_settings(deployment)
-    entry = find(deployment)
-    asking = Asking(
-        recipe=entry.recipe if entry else Recipe(), sampling=deployment.sampling, can_rank=can_rank(settings)
-    )
-    steps = tuple(_steps(suite, data, asking))
-    weights = resolved.weights
-    prediction = resolved.prediction
+def _cell(
+    suite: Suite, deployment: Deployment, settings: BackendSettings, entry: Entry | None, steps: tuple[StepPlan, ...]
+) -> CellPlan:
     facts = CellFacts(
         id=cell_id(deployment, settings),
         deployment=deployment.name,
         backend=deployment.backend,
         model=deployment.model,
         family=entry.family if entry else None,
-        parameters_b=weights.parameters / 1e9
-        if weights and weights.parameters
-        else entry.parameters_b
-        if entry
-        else None,
+        parameters_b=entry.parameters_b if entry else None,
         active_parameters_b=entry.active_parameters_b if entry and not deployment.layers else None,
-        quantisation=deployment.quantise or (weights.label if weights else None),
+        quantisation=deployment.quantise,
         settings=dict(deployment.settings),
         steps=tuple(s.facts for s in steps),
-        prediction=prediction,
-        skipped=resolved.missing or (prediction.advice if prediction.fits is False else None),
         synthetic_weights=deployment.model.startswith("synthetic:"),
     )
-    return CellPlan(
-        facts=facts,
-        deployment=deployment,
-        settings=with_weights(settings, weights, most_in_flight(steps)),
-        steps=steps,
-        idle_s=suite.idle_s,
-    )
+    return CellPlan(facts=facts, deployment=deployment, settings=settings, steps=steps, idle_s=suite.idle_s)
 
 
 def can_rank(settings: BackendSettings) -> bool:

@@ -69,13 +69,12 @@ ALIASES = {
 }  # fmt: skip
 
 
-def normal_label(label: str) -> str | None:
-    """The spelling of a GGUF mix or of a format that is known here; None when it is neither."""
-    if label.upper() in MIXES:
+def normal_label(label: str, gguf: bool | None = None) -> str | None:
+    """The spelling of a GGUF mix or of another format that is known here (`gguf` says which is meant; None: either); None when unknown."""
+    if gguf is not False and label.upper() in MIXES:
         return label.upper()
-    lower = label.lower()
-    lower = ALIASES.get(lower, lower)
-    return lower if lower in FORMATS else None
+    lower = ALIASES.get(label.lower(), label.lower())
+    return lower if gguf is not True and lower in FORMATS else None
 
 
 def tensor_bytes(tensor: Tensor, block_type: str) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from bench import models
 from bench.config import ConfigError, Suite, engine_settings, suite_from
-from bench.plan import CellPlan, Resolved, expand, most_in_flight, with_weights
+from bench.plan import CellPlan, Resolved, expand, most_in_flight, place, with_weights
 from bench.process import ROOT
 from bench.render import TaskData, load_tasks
 from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
@@ -71,9 +71,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     )
     data = load_tasks(suite.task_options(), TASKS, suite.limit, suite.seed, base)
     machine = host or describe_host()
-    unresolved = expand(suite, data, {d.name: Resolved() for d in chosen})
-    resolved = {c.deployment.name: _locate(c, base, wishes.download, machine) for c in unresolved}
-    return Prepared(suite=suite, data=data, cells=expand(suite, data, resolved), host=machine, base=base)
+    cells = tuple(place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
+    return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base)
 
 
 def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:

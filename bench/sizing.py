@@ -78,7 +78,7 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
         total_bytes=round(need.total_bytes),
         available_bytes=_available(need, room, question.layout),
         fits=verdict,
-        decode_tokens_per_s_ceiling=_ceiling(model, settings, question, work, host),
+        decode_tokens_per_s_ceiling=None if verdict is False else _ceiling(model, settings, question, work, host),
         seconds=None if verdict is False else _seconds(work, model, host),
         basis=model.basis,
         advice=" ".join(
@@ -87,7 +87,7 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
     )
 
 
-def _seconds(work: Work, model: Model, host: Host) -> float:
+def _seconds(work: Work, model: Model, host: Host) -> float | None:
     return seconds_of(work, streamed_bytes(model, work.batch), model.shape, model.weight_bytes or 0.0, host)
 
 
@@ -154,14 +154,14 @@ def label_of(
 ) -> str | None:
     """The precision the weights will have in memory."""
     if deployment.quantise:
-        return normal_label(deployment.quantise) or deployment.quantise
+        return normal_label(deployment.quantise, gguf=isinstance(settings, LlamaCppSettings)) or deployment.quantise
     match settings:
         case TransformersSettings(quantise_on_load=str(chosen)):
             return chosen
         case TransformersSettings(dtype=dtype) if dtype != "auto":
-            return normal_label(dtype)
+            return normal_label(dtype, gguf=False)
         case VllmSettings(quantization=str(chosen)):
-            return normal_label(chosen)
+            return normal_label(chosen, gguf=False)
         case VllmSettings(dtype=dtype) if dtype in ("float32", "float"):
             return "fp32"
     named = label_in(deployment.file or deployment.model, entry)
@@ -174,12 +174,13 @@ def label_of(
 
 def label_in(name: str, entry: Entry | None) -> str | None:
     """A GGUF label or format in a file's or repository's name; labels with a published size first (`UD-Q2_K_XL`)."""
-    known = sorted((*(entry.files_gib if entry else ()), *MIXES), key=len, reverse=True)
+    published = list(entry.files_gib) if entry else []
+    known = sorted([*published, *MIXES], key=len, reverse=True)
     for label in known:
         if re.search(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9_])", name, re.IGNORECASE):
             return label
     found = re.search(r"(?<![a-z])(awq|gptq|fp8|int8|int4|bf16|w8a8)(?![a-z])", name.lower())
-    return normal_label(found[1]) if found else None
+    return normal_label(str(found[1])) if found else None
 
 
 def streamed_bytes(model: Model, batch: float) -> float:

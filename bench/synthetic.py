@@ -6,6 +6,7 @@ never ends by itself, and a mixture of experts is routed at random (evenly, the 
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,7 +16,7 @@ from msgspec import Struct
 from bench.cache import made_once
 from bench.catalogue import SYNTHETIC, Entry, Shape, by_family
 from bench.config import ConfigError, Deployment
-from bench.quantisation import BLOCKS, MIXES, gguf_types, normal_label, tensor_bytes
+from bench.quantisation import BLOCKS, FORMATS, MIXES, gguf_types, normal_label, tensor_bytes
 from bench.tensors import Tensor, shortened, tensors
 from bench.vocabulary import CHAT_TEMPLATE, gguf_vocabulary, tokenizer_json
 
@@ -84,15 +85,13 @@ def preset_of(deployment: Deployment) -> Preset:
         raise ConfigError(
             f"`{deployment.model}`: the shape of {entry.family} is not in the catalogue, so it cannot be made; use another variant"
         )
-    wanted = deployment.quantise or ("F16" if deployment.backend == "llama_cpp" else entry.native)
-    label = normal_label(wanted)
-    if label is None or (deployment.backend == "llama_cpp") != (label in MIXES):
+    gguf = deployment.backend == "llama_cpp"
+    wanted = deployment.quantise or ("F16" if gguf else entry.native)
+    label = normal_label(wanted, gguf)
+    if label is None or (gguf and label not in makeable()):
         raise ConfigError(
-            f"`{deployment.name}`: {deployment.backend} has no precision `{wanted}`; for llama_cpp use one of {', '.join(makeable())}"
-        )
-    if label in MIXES and label not in makeable():
-        raise ConfigError(
-            f"`{deployment.name}`: synthetic weights cannot be made as {label}; use one of {', '.join(makeable())}"
+            f"deployment `{deployment.name}`: synthetic weights cannot be made as `{wanted}` for {deployment.backend}; "
+            f"use one of {', '.join(makeable() if gguf else FORMATS)}"
         )
     return Preset(entry=entry, shape=shortened(entry.shape, deployment.layers), label=label)
 
@@ -118,11 +117,20 @@ def make_gguf(preset: Preset, folder: Path) -> Path:
     try:
         with made_once(path) as part:
             if part is not None:
+                _check_disk(preset, folder)
                 _write_gguf(preset, part)
     except OSError as error:
         needed = expected_bytes(preset) / 2**30
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); {needed:.1f} GiB are needed there") from error
     return path
+
+
+def _check_disk(preset: Preset, folder: Path) -> None:
+    needed, free = expected_bytes(preset) + 2**26, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigError(
+            f"{folder}: {needed / 2**30:.1f} GiB are needed for `{preset.name}`, {free / 2**30:.1f} GiB are free; make room"
+        )
 
 
 def _write_gguf(preset: Preset, path: Path) -> None:

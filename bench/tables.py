@@ -34,7 +34,7 @@ class EngineState(msgspec.Struct, frozen=True):
 
 
 def console() -> Console:
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 180)
 
 
 def engines() -> tuple[EngineState, ...]:

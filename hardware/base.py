@@ -10,7 +10,7 @@ class HardwareError(Exception):
 
 
 class MeterInfo(Struct, frozen=True, kw_only=True):
-    """Where a meter's numbers come from (METHOD 1.1 of the evidence classes, docs/metrics.md)."""
+    """Where a meter's numbers come from; the classes of evidence stand in docs/metrics.md."""
 
     meter: str
     devices: tuple[str, ...]

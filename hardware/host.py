@@ -110,7 +110,7 @@ def describe_host(root: Path = ROOT) -> Host:
         memory_limit_bytes=group.memory_bytes,
         cpu_limit=group.cpus,
         swap_bytes=memory.get("SwapTotal"),
-        gpus=tuple(with_catalogue(gpu) for gpu in gpus),
+        gpus=tuple(with_catalogue(structs.replace(gpu, index=index)) for index, gpu in enumerate(gpus)),
         drivers=drivers,
         versions=installed_versions(),
         kernel=f"{platform.release()} {platform.version()}",
@@ -260,13 +260,19 @@ print(sum(results.get() for _ in processes) / 1e9)
 """
 
 
+def usable_cpus() -> int:
+    """Those that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def measure_memory_bandwidth(workers: int | None = None, mib_per_array: int = 64, seconds: float = 1.0) -> float | None:
     """GB/s (10^9) of a = b + 3 c over arrays far larger than the caches, on all cores at once; `None` without numpy.
 
     After STREAM's triad (McCalpin): 24 bytes are counted for each element. numpy does it in two steps on chunks that stay in the
     cache, so the figure is a lower bound of what C would give. Takes `seconds` and runs in a process of its own.
     """
-    cores = workers or len(os.sched_getaffinity(0))
+    cores = workers or usable_cpus()
     elements = mib_per_array * 2**20 // 8
     command = [sys.executable, "-c", TRIAD, str(cores), str(elements), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 10 * seconds, check=False)

@@ -77,7 +77,7 @@ class MemoryMeter:
 def usage(pid: int, root: Path = ROOT) -> Usage | None:
     """`None` for a process that has gone or is only waiting to be reaped."""
     path = root / "proc" / str(pid)
-    fields = stat_fields(path)
+    fields = stat_fields(root, pid)
     sizes = _sizes(path)
     if fields is None or "RssAnon" not in sizes:
         return None

@@ -84,6 +84,7 @@ class NvmlMeter:
     ) -> None:
         self._nvml, self._tree, self._clock, self._open = _nvml(), tree, clock, True
         self._sees_all = sees_all_processes(tree.root)
+        self._strangers: set[int] = set()
         try:
             self._devices = self._find(uuids)
             if not self._devices:
@@ -157,6 +158,8 @@ class NvmlMeter:
             throttle = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, device.handle)
         except nvml.NVMLError as error:
             return Reading(time_ns=self._clock(), meter="nvml", device=device.name, error=str(error))
+        if device.whole and energy_j is None and power_w is None and memory is None:
+            return Reading(time_ns=now_ns, meter="nvml", device=device.name, error="the driver tells nothing of it")
         return Reading(
             time_ns=now_ns,
             meter="nvml",
@@ -221,8 +224,9 @@ class NvmlMeter:
             device.before_pids, device.before_bytes = pids, used_bytes
             return {"memory_bytes": None, "foreign_processes": len(pids)}
         ours = self._tree.known_pids()
-        if pids - ours:
+        if pids - ours - self._strangers:
             ours = self._tree.known_pids(fresh=True)
+            self._strangers |= pids - ours
         known = [p.usedGpuMemory for p in listed if p.pid in ours]
         foreign = pids - ours if self._sees_all else (pids - ours) & device.before_pids
         if known and None not in known:

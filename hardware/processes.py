@@ -1,5 +1,7 @@
 """The process tree that counts as ours: the worker, its descendants, and whoever else is in its session."""
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -7,7 +9,9 @@ from hardware.base import WatchedProcess
 from hardware.machine import ROOT, read_text
 
 RESCAN_NS = 1_000_000_000
-"""Finding the tree reads every process of the machine, so it is done once a second and its members are remembered."""
+"""New processes are looked for once a second; the members found are remembered meanwhile."""
+FORGET_NS = 30_000_000_000
+"""A process that is not ours does not become ours, so it is looked at once, until its id may have been given to another."""
 FIRST_NAMESPACE = "pid:[4026531836]"
 """Inode of the kernel's first process-id namespace (include/linux/proc_ns.h)."""
 
@@ -18,8 +22,9 @@ class ProcessTree:
     def __init__(self, watched: WatchedProcess, root: Path = ROOT) -> None:
         self._watched, self.root = watched, root
         self._members: tuple[int, ...] = ()
+        self._strangers: set[int] = set()
         self._of: int | None = None
-        self._scanned_ns = 0
+        self._scanned_ns = self._forgot_ns = 0
 
     def copy(self) -> "ProcessTree":
         """Of the same process, for another thread."""
@@ -34,8 +39,11 @@ class ProcessTree:
         pid, now_ns = self._watched.pid, time.monotonic_ns()
         if pid is None:
             self._members, self._of = (), None
-        elif fresh or pid != self._of or now_ns - self._scanned_ns >= RESCAN_NS:
-            self._members, self._of, self._scanned_ns = find_tree(pid, self.root), pid, now_ns
+            return ()
+        if pid != self._of or now_ns - self._forgot_ns >= FORGET_NS:
+            self._strangers, self._forgot_ns, fresh = set(), now_ns, True
+        if fresh or now_ns - self._scanned_ns >= RESCAN_NS:
+            self._members, self._of, self._scanned_ns = find_tree(pid, self.root, self._strangers), pid, now_ns
         return self._members
 
     def known_pids(self, fresh: bool = False) -> frozenset[int]:
@@ -46,25 +54,31 @@ class ProcessTree:
         return frozenset(known)
 
 
-def find_tree(pid: int, root: Path = ROOT) -> tuple[int, ...]:
+def find_tree(pid: int, root: Path = ROOT, strangers: set[int] | None = None) -> tuple[int, ...]:
+    """The tree's members in order. `strangers` are passed over, and those found are added to it. Without a /proc only `pid` is known."""
+    strangers = set() if strangers is None else strangers
+    candidates: set[int] = set()
+    with contextlib.suppress(OSError):
+        candidates = {int(name) for name in os.listdir(root / "proc") if name.isdigit()} - strangers
     parents: dict[int, int] = {}
     members = {pid}
-    for path in (root / "proc").iterdir():
-        if path.name.isdigit() and (fields := stat_fields(path)):
-            parents[int(path.name)] = int(fields[1])
+    for candidate in candidates:
+        if fields := stat_fields(root, candidate):
+            parents[candidate] = int(fields[1])
             if int(fields[3]) == pid:
-                members.add(int(path.name))
+                members.add(candidate)
     while new := {child for child, parent in parents.items() if parent in members} - members:
         members |= new
+    strangers |= candidates - members
     return tuple(sorted(members))
 
 
-def stat_fields(path: Path) -> list[str] | None:
+def stat_fields(root: Path, pid: int) -> list[str] | None:
     """/proc/PID/stat from the state on: [0] state, [1] parent, [3] session, [9], [10] major faults, [11] to [14] CPU time.
 
     `None` for a process that has gone.
     """
-    text = read_text(path / "stat") or ""
+    text = read_text(root / f"proc/{pid}/stat") or ""
     fields = text[text.rfind(")") + 2 :].split()
     return fields if len(fields) > 14 else None
 

@@ -102,7 +102,10 @@ def integral_energy(column: Column, start_ns: int, end_ns: int) -> Part:
         return Part(value_j=None, reason=f"power: {around}")
     inside = (around.times_ns > start_ns) & (around.times_ns < end_ns)
     seconds = np.concatenate(([0.0], (around.times_ns[inside] - start_ns) / 1e9, [(end_ns - start_ns) / 1e9]))
-    watts = np.concatenate(([around.at(start_ns)], around.values[inside], [around.at(end_ns)])).astype(float)
+    start, end = around.at(start_ns), around.at(end_ns)
+    assert start is not None
+    assert end is not None
+    watts = np.concatenate(([start], around.values[inside], [end]))
     return Part(value_j=float(np.trapezoid(watts, seconds)))
 
 

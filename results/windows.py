@@ -5,6 +5,7 @@ N-B-1 have finished. Tokens of a request are taken to appear evenly between its 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy.stats
@@ -136,7 +137,9 @@ def tokens_in(pieces: Sequence[Piece], window: Window) -> float:
 def rates(pieces: Sequence[Piece], window: Window, parts: int) -> Floats:
     """Tokens per second in each of so many equal parts of the window."""
     edges = [window.start_ns + (window.end_ns - window.start_ns) * i // parts for i in range(parts + 1)]
-    return np.diff(tokens_until(pieces, edges)) / (np.diff(np.array(edges, dtype=np.int64)) / 1e9)
+    lengths_s = np.array([(end - start) / 1e9 for start, end in pairwise(edges)])
+    found: Floats = np.diff(tokens_until(pieces, edges)) / lengths_s
+    return found
 
 
 def throughput(pieces: Sequence[Piece], window: Window) -> Interval:

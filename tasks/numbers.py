@@ -131,7 +131,7 @@ def find_date(final: str) -> str | None:
     none, two, or no such day.
     """
     text = plain(fold_numbers(final))
-    text = re.sub(rf"{_HAN}+(?=[年月日])", lambda m: str(chinese_number(m.group()) or m.group()), text)
+    text = re.sub(rf"{_HAN}{{1,12}}(?=[年月日])", lambda m: str(chinese_number(m.group()) or m.group()), text)
     found = {iso for pattern in _DATES for m in pattern.finditer(text) if (iso := _iso(m))}
     return found.pop() if len(found) == 1 else None
 

@@ -12,7 +12,7 @@ from results.frontier import Axes, Kind, Point, Standing, dominance, eligible, f
 from results.report.differences import Difference, differences_of
 from results.report.entries import Entry, entries_of
 from results.report.gather import RunPage
-from results.report.pricing import Priced, Spread, lines_of, price, spread_of
+from results.report.pricing import Priced, Spread, band_of, lines_of, price, spread_of
 from results.rows import Row
 
 ENERGY_DOMINATES = 0.5
@@ -24,14 +24,15 @@ Axis = Literal[
 
 
 class Curve(Struct, frozen=True, kw_only=True):
-    """Points on two axes with their frontier. `missing` says why a variant has no point."""
+    """Points on two axes with their frontier."""
 
     axis: Axis
     points: tuple[Point, ...]
     frontier: tuple[str, ...]
     probability: dict[str, float | None]
     spread: Spread | None = None
-    missing: tuple[tuple[str, str], ...] = ()
+    band: tuple[tuple[float, float, float], ...] = ()
+    """Horizontal value, lower and upper 95 % limit of the accuracy that can be had at it or below."""
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class Report(Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     groups: tuple[Group, ...]
     tariffs: dict[str, Tariff]
+    draws: int
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -82,7 +84,7 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
         facts = entry.step.facts
         keyed[facts.task, facts.scoring, facts.data_sha256, facts.items].append(entry)
     groups = [_group(f"task-{i + 1}", found, priced) for i, found in enumerate(keyed.values())]
-    return Report(runs=tuple(runs), entries=entries, groups=tuple(groups), tariffs=tariffs)
+    return Report(runs=tuple(runs), entries=entries, groups=tuple(groups), tariffs=tariffs, draws=priced.draws.accuracy.shape[1])
 
 
 def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
@@ -175,14 +177,15 @@ def _curve(axis: Axis, entries: Sequence[Entry], priced: Priced) -> Curve:
         "energy_per_sample_j": priced.draws.energy_per_sample_j,
     }.get(axis)
     probability: dict[str, float | None] = {}
-    spread = None
+    spread, band = None, ()
     if drawn is not None:
         able = [p.name for p in points if eligible(p)]
         x, y = lines_of(priced.draws, able, drawn), lines_of(priced.draws, able, priced.draws.accuracy)
         probability = frontier_probability(able, x, y, axes)
         shown = [p.name for p in points if p.x is not None]
         spread = spread_of(shown, lines_of(priced.draws, shown, drawn))
-    return Curve(axis=axis, points=points, frontier=frontier(points, axes), probability=probability, spread=spread)
+        band = band_of(x, y)
+    return Curve(axis=axis, points=points, frontier=frontier(points, axes), probability=probability, spread=spread, band=band)
 
 
 def _point(axis: Axis, name: str, row: Row) -> Point:

@@ -82,3 +82,23 @@ def spread_of(names: Sequence[str], cost: Floats) -> Spread:
         a, b = np.exp(np.quantile(apart - np.median(apart), [0.025, 0.975]))
         own[names[i]] = (float(a), float(b))
     return Spread(own=own, low=float(low), high=float(high))
+
+
+def band_of(cost: Floats, accuracy: Floats, places: int = 48) -> tuple[tuple[float, float, float], ...]:
+    """Where the frontier may lie: at each cost, 95 % of the draws of the best accuracy that can be had at it or below.
+
+    What the variants share in cost is taken out first, as in `spread_of`. Empty for fewer than two variants.
+    """
+    if len(cost) < 2 or not (np.isfinite(cost).all() and np.isfinite(accuracy).all()):
+        return ()
+    shared = np.log(cost).mean(axis=0)
+    apart = np.exp(np.log(cost) - shared + np.median(shared))
+    low, high = float(np.median(apart, axis=1).min()), float(np.median(apart, axis=1).max())
+    found = []
+    for place in np.geomspace(low, high * 1.6, places):
+        best = np.where(apart <= place, accuracy, -np.inf).max(axis=0)
+        known = best[np.isfinite(best)]
+        if len(known) > 0.5 * len(best):
+            lo, hi = np.quantile(known, [0.025, 0.975])
+            found.append((float(place), float(lo), float(hi)))
+    return tuple(found)

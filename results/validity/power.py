@@ -171,7 +171,7 @@ def rankable(view: StepView) -> Check:
     if not known(view):
         return not_applicable("no energy")
     if energy.estimated:
-        text = f"power is an estimate (class {energy.evidence}, {energy.low_j:.0f} to {energy.high_j:.0f} J): no ranking of energy"
+        text = f"power is an estimate (class {energy.evidence}, {energy.low_j:.3g} to {energy.high_j:.3g} J): no ranking of energy"
         return failed(f"{energy.evidence}", text)
     return passed(f"{energy.evidence}")
 

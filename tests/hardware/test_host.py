@@ -23,6 +23,7 @@ from hardware import (
     digest,
     fingerprint,
     load_host,
+    measure_memory_bandwidth,
     open_meters,
     sensors,
 )
@@ -337,6 +338,12 @@ def test_importing_the_package_is_light() -> None:
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+def test_memory_bandwidth_is_measured_in_a_process_of_its_own() -> None:
+    found = measure_memory_bandwidth(workers=1, mib_per_array=8, seconds=0.02)
+    assert found is not None
+    assert 0.1 < found < 1000
 
 
 def test_the_fake_needs_no_machine() -> None:

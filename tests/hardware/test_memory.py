@@ -60,7 +60,7 @@ def test_the_tree_is_added_up(root: Path) -> None:
     (r,) = meter.read()
     assert (r.anon_bytes, r.file_bytes, r.shared_bytes) == (1237 * KIB, 800 * KIB, 16 * KIB)
     assert (r.swap_bytes, r.major_faults, r.processes) == (8 * KIB, 9, 4)
-    assert r.cpu_seconds == (20 + 4 * 7) / TICK
+    assert r.cpu_seconds == pytest.approx((20 + 4 * 7) / TICK)
     assert (r.memory_total_bytes, r.memory_used_bytes) == (1000 * KIB, 600 * KIB)
     assert (r.host_cpu_percent, r.load_average, r.cgroup_peak_bytes) == (25.0, 0.75, None)
 

@@ -178,6 +178,11 @@ def test_a_device_lost_from_the_start_is_still_expected(play: Callable[..., Play
     assert [gpu.name for gpu in played.gpus] == ["NVIDIA H100 80GB HBM3", "not answering: GPU is lost"]
 
 
+def test_a_device_of_which_nothing_is_told_is_an_error(play: Callable[..., Played], proc: Path) -> None:
+    played = play(["devices 1", *flat(0), "nocounter 0", "nomemory 0", "zero 0 0 100000"], proc, seconds=1)
+    assert {r.error for r in played.readings} == {"the driver tells nothing of it"}
+
+
 def test_a_reset_and_a_frozen_counter_show_in_the_readings(play: Callable[..., Played], proc: Path) -> None:
     trace = ["devices 2", *flat(0), *flat(1), "reset 0 10000", "frozen 1 10000 16000"]
     series = play(trace, proc).series()

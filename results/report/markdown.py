@@ -1,0 +1,49 @@
+"""report.md: the summary, the table and the caveats, for a terminal, a merge request or an archive."""
+
+from results.report import formats
+from results.report.build import Report, estimated, memory_bytes, throughput
+from results.report.saying import badges, summary
+from results.report.words import speaker
+
+
+def markdown(report: Report, lang: str) -> str:
+    """The whole file. Names come from suites and files, so what Markdown or HTML would take as markup is escaped."""
+    t = speaker(lang)
+    names = ", ".join(run.manifest.run for run in report.runs)
+    lines = [f"# {t('title')}", "", escaped(names), "", f"## {t('summary')}", ""]
+    lines += [f"- {escaped(sentence)}" for paragraph in summary(report, t) for sentence in paragraph]
+    lines += ["", f"## {t('results')}", "", "![curve](curve.svg)", "", *_table(report, t), "", f"## {t('md_caveats')}", ""]
+    lines += [f"- **{b.name}**: {escaped(b.why)}" for b in badges(report, t)]
+    return "\n".join([*lines, "", t("md_full"), ""])
+
+
+def _table(report: Report, t: object) -> list[str]:
+    speak = t if callable(t) else str
+    keys = ("h_variant", "h_task", "h_accuracy", "h_cost_1k", "h_speed", "h_e2e", "h_memory", "h_energy", "h_valid")
+    lines = ["| " + " | ".join(speak(k) for k in keys) + " |", "|" + "---|" * len(keys)]
+    for e in report.entries:
+        row, mark = e.row, "~" if estimated(e.row) else ""
+        cells = (
+            e.label,
+            f"{row.task} {row.load}",
+            f"{formats.percent(row.accuracy)} ({formats.percent(row.accuracy_lo)} – {formats.percent(row.accuracy_hi)})"
+            if row.accuracy is not None
+            else formats.DASH,
+            f"{mark}{formats.significant(row.cost_per_1k_samples)} {row.currency or ''}"
+            if row.cost_per_1k_samples is not None
+            else formats.DASH,
+            formats.significant(throughput(row)),
+            formats.milliseconds(row.e2e_p50_ms),
+            formats.gib(memory_bytes(row)),
+            f"{mark}{formats.significant(row.energy_per_sample_j)} J" if row.energy_per_sample_j is not None else formats.DASH,
+            speak("ranked") if row.valid else f"{speak('not_ranked')}: {'; '.join(row.reasons)}",
+        )
+        lines.append("| " + " | ".join(escaped(c) for c in cells) + " |")
+    return lines
+
+
+def escaped(text: str) -> str:
+    """Without anything that would become markup, and on one line."""
+    for mark, harmless in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("*", "\\*"), ("[", "\\["), ("\n", " ")):
+        text = text.replace(mark, harmless)
+    return text

@@ -1,0 +1,180 @@
+"""Which values go on which chart, and what is said of them."""
+
+from collections.abc import Callable, Sequence
+
+from results.frontier import Point
+from results.report import charts, formats
+from results.report.build import Axis, Curve, Group, estimated, memory_bytes
+from results.report.charts import Strip, Whisker
+from results.report.differences import MARGIN, Difference
+from results.report.entries import Entry
+from results.report.figures import Dot, Scatter, scatter
+from results.report.gather import CellPage
+from results.report.saying import Speak
+from results.report.series import Mark
+
+SHOW_X: dict[Axis, Callable[[float], str]] = {
+    "cost_per_1k_samples": formats.significant,
+    "cost_per_correct": formats.significant,
+    "energy_per_sample_j": formats.significant,
+    "memory_bytes": lambda v: formats.significant(v / 2**30),
+    "e2e_p50_ms": formats.significant,
+    "user_tokens_per_s": formats.significant,
+}
+MOST_STRIPED = 12
+"""Variants that a row of a chart can hold and still be read."""
+
+
+def curve_chart(group: Group, curve: Curve, t: Speak, currency: str) -> str:
+    """One curve as SVG; empty where no variant has a point on it."""
+    by_speed = curve.axis == "user_tokens_per_s"
+    metric = group.metric
+    x_name = t("x_" + curve.axis, cur=currency)
+    y_name = t("y_throughput") if by_speed else t("y_accuracy", metric=metric)
+    show_y = formats.significant if by_speed else (lambda v: formats.percent(v, 0))
+    entries = {e.name: e for e in group.entries}
+    dots = tuple(
+        _dot(p, curve, entries[p.name], t, (x_name, y_name)) for p in curve.points if p.x is not None and p.y is not None
+    )
+    places = {p.name: (p.x, p.y) for p in curve.points}
+    spread = curve.spread
+    bracket = (spread.low, spread.high) if spread and spread.low is not None and spread.high is not None else None
+    return scatter(
+        Scatter(
+            title=f"{t('c_' + curve.axis)}: {group.task}",
+            x_label=x_name,
+            y_label=y_name,
+            x_format=SHOW_X[curve.axis],
+            y_format=show_y,
+            dots=dots,
+            frontier=tuple((x, y) for x, y in (places[n] for n in curve.frontier) if x is not None and y is not None),
+            band=curve.band,
+            bracket=bracket,
+            bracket_label=_shared(bracket, t) if bracket else "",
+            y_unit=not by_speed,
+            x_better_low=not by_speed,
+        )
+    )
+
+
+def _shared(bracket: tuple[float, float], t: Speak) -> str:
+    return t("key_shared", lo=formats.significant(bracket[0], 2), hi=formats.significant(bracket[1], 2))
+
+
+def _dot(p: Point, curve: Curve, entry: Entry, t: Speak, names: tuple[str, str]) -> Dot:
+    x, y = p.x or 0.0, p.y or 0.0
+    own = curve.spread.own.get(p.name) if curve.spread else None
+    chance = curve.probability.get(p.name)
+    extra = t("note_frontier", p=formats.probability(chance)) if chance is not None else ""
+    extra += t("note_estimated") if p.kind == "estimated" else ""
+    extra += t("note_invalid", why=p.reason) if not p.valid and p.reason else ""
+    show_y = formats.significant if curve.axis == "user_tokens_per_s" else formats.percent
+    ranged = t("note_range", lo=show_y(p.y_lo), hi=show_y(p.y_hi)) if p.y_lo is not None and p.y_hi is not None else ""
+    note = t(
+        "note_dot", label=entry.label, y_name=names[1], y=show_y(y), y_range=ranged, x_name=names[0],
+        x=SHOW_X[curve.axis](x), x_range="", extra=extra,
+    )  # fmt: skip
+    return Dot(
+        anchor=entry.anchor,
+        label=entry.short + (f"  {formats.probability(chance)}" if chance is not None and chance >= 0.005 else ""),
+        note=note,
+        x=x,
+        y=y,
+        x_lo=x * own[0] if own else None,
+        x_hi=x * own[1] if own else None,
+        y_lo=p.y_lo,
+        y_hi=p.y_hi,
+        kind=_kind(p, curve, entry),
+        colour=entry.colour,
+        on_frontier=p.name in curve.frontier,
+    )
+
+
+def _kind(p: Point, curve: Curve, entry: Entry) -> str:
+    """How the marker looks: what rests on estimated power is hollow, also where that part is small enough to be ranked."""
+    if p.kind != "estimated" and not p.valid:
+        return "invalid"
+    rests = curve.axis in ("cost_per_1k_samples", "cost_per_correct", "energy_per_sample_j") and estimated(entry.row)
+    return "estimated" if rests and p.kind == "measured" else p.kind
+
+
+def tag_chart(group: Group, tag: str, t: Speak) -> str:
+    """Accuracy by the values of one tag, a line for each variant."""
+    shown = group.entries[:MOST_STRIPED]
+    values = dict.fromkeys(s.value for e in shown for s in e.step.tags if s.tag == tag)
+    strips = []
+    for value in values:
+        found = [(e, s.interval) for e in shown for s in e.step.tags if s.tag == tag and s.value == value]
+        whiskers = tuple(
+            Whisker(
+                anchor=e.anchor,
+                note=f"{e.label}, {value}: {formats.percent(i.value)} ({formats.percent(i.lo)} – {formats.percent(i.hi)})",
+                value=i.value,
+                lo=i.lo,
+                hi=i.hi,
+                colour=e.colour,
+            )
+            for e, i in found
+            if i.value is not None
+        )
+        strips.append(Strip(name=value.replace("_", " "), whiskers=whiskers))
+    name = t("tags_text", tag=tag_name(tag, t)).partition(".")[0]
+    return charts.forest(name, strips, lambda v: formats.percent(v, 0), limits=(0.0, 1.0))
+
+
+def tag_name(tag: str, t: Speak) -> str:
+    """A tag's name in the language, or as it stands in the data."""
+    try:
+        return t("tag_" + tag)
+    except KeyError:
+        return tag
+
+
+def difference_chart(differences: Sequence[Difference], entries: dict[str, Entry], t: Speak) -> str:
+    """Every difference with its interval; the margin is shaded from -margin on."""
+    strips = []
+    for d in differences[:40]:
+        i, e = d.comparison.difference, entries[d.name]
+        if i.value is not None:
+            note = f"{e.label}: {formats.points(i.value)} ({formats.points(i.lo)} – {formats.points(i.hi)})"
+            whisker = Whisker(anchor=e.anchor, note=note, value=i.value, lo=i.lo, hi=i.hi, colour=e.colour)
+            strips.append(Strip(name=e.label, whiskers=(whisker,)))
+    return charts.forest(
+        t("d_chart"), strips, formats.points, lines_at=((0.0, "zero"), (-MARGIN, "limit")), shaded=(-MARGIN, 1.0)
+    )
+
+
+def power_chart(cell: CellPage, t: Speak) -> str:
+    line = cell.timeline
+    return (
+        charts.over_time(
+            f"{t('cell_power')}: {cell.facts.deployment}", line.power, line.marks, line.seconds, formats.significant,
+            t("watts"), lambda m: mark_name(m, t),
+        )
+        if line else ""
+    )  # fmt: skip
+
+
+def memory_chart(cell: CellPage, t: Speak) -> str:
+    line = cell.timeline
+    return (
+        charts.over_time(
+            f"{t('cell_memory')}: {cell.facts.deployment}", line.memory, line.marks, line.seconds, formats.gib,
+            t("bytes"), lambda m: mark_name(m, t),
+        )
+        if line else ""
+    )  # fmt: skip
+
+
+def mark_name(mark: Mark, t: Speak) -> str:
+    """Steps have names of their own."""
+    match mark.kind:
+        case "step":
+            return mark.name
+        case "warmup" | "load":
+            return t("m_" + mark.kind)
+        case "idle":
+            return t("m_" + mark.name)
+
+
+__all__ = ["curve_chart", "difference_chart", "memory_bytes", "memory_chart", "power_chart", "tag_chart"]

