@@ -30,13 +30,13 @@ RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns the exit status. Only what is our own fault leaves a traceback."""
-    from hardware import HostError
+    from hardware import HardwareError
     from results.store import StoreError
 
     try:
         result = app(args=sys.argv[1:] if argv is None else argv, prog_name="run_bench.py", standalone_mode=False)
         return int(result or OK)
-    except (ConfigError, HostError, StoreError) as error:
+    except (ConfigError, HardwareError, StoreError) as error:
         return complain(str(error))
     except typer.Exit as stop:
         return stop.exit_code
@@ -278,3 +278,32 @@ def _say_end(outcomes: Mapping[str, str], written: Path) -> None:
         if outcome != "ok":
             print(f"{cell}: {outcome}", file=sys.stderr)
     print(f"report: {written}")
+
+
+@app.command()
+def compare(
+    base: RunPath,
+    candidate: RunPath,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="Compare although this differs: data, prompts, scorer, sampling, scoring.")
+    ] = None,
+    margin: Annotated[float, typer.Option("--margin", min=0.001, max=0.5, help="Non-inferiority margin, as a share.")] = 0.02,
+    gate: Annotated[Path | None, typer.Option("--gate", help="Thresholds (TOML); status 3 when one is not kept.")] = None,
+    base_deployment: Annotated[str | None, typer.Option("--base-deployment", help="Only this one of the base.")] = None,
+    candidate_deployment: Annotated[str | None, typer.Option("--candidate-deployment", help="Only this one of the candidate.")] = None,
+    tariff: Annotated[Path | None, typer.Option("--tariff", help="Prices (TOML); else the shipped example.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the comparison to this Markdown file too.")] = None,
+    json: Json = False,
+) -> int:
+    """Compare two runs, or two deployments of one run, item by item."""
+    from bench import commands
+    from results.compare import Level, Options
+
+    options = Options(
+        level=Level(margin=margin),
+        allow=tuple(allow or ()),
+        base_deployment=base_deployment,
+        candidate_deployment=candidate_deployment,
+        tariff=tariff,
+    )
+    return commands.compare(base, candidate, options, gate, json, out)

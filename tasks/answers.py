@@ -22,6 +22,8 @@ from tasks.thinking import Thinking, is_looping, split_thinking
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATEMENT_CHARS = 300
 """How much after "Answer:" is read."""
+MOST_STATEMENTS = 200
+"""Only so many statements, from the end, are read: a looping text makes thousands."""
 
 YES_NO_MAYBE: dict[Language, dict[str, tuple[str, ...]]] = {
     "en": {"yes": ("yes",), "no": ("no",), "maybe": ("maybe",)},
@@ -39,7 +41,7 @@ _HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+", re.MULTILINE)
 _NEXT_QUESTION = re.compile(r"\n[ \t]*(?:Question|Q|Human|User|问题|题目)[ \t]*:", re.IGNORECASE)
 
 _LINK = r"""["'”’】\])]*\s?
-    (?P<verb>(?:is|are|was|(?:would|should|must|will|could|might)\ be)\b|(?:应该|应当|应|就)?(?:不是|不选|是|为|选择|选|有))?
+    (?P<verb>(?:(?:is|are|was)(?:n['’]t)?|(?:would|should|must|will|could|might)\ be)\b|(?:应该|应当|应|就)?(?:不是|不选|是|为|选择|选|有))?
     \s?(?P<mark>[:=>\-–—]*)"""
 _STRONG = re.compile(
     rf"""(?:\b(?:answers?|ans|(?:correct|right|best|selected|chosen)\ (?:option|choice|letter)s?)\b|\bcorrect(?=\s?:)
@@ -57,7 +59,7 @@ _FILLER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _NEGATED = re.compile(r"\s*(?:not\b|n't\b|不是|不选|并非|非)", re.IGNORECASE)
-_INSTEAD = re.compile(r"(?:\bbut\b|\brather\b|而是|而选|应选|应是|应为)", re.IGNORECASE)
+_INSTEAD = re.compile(r"(?:\bbut\b|\brather\b|\bit['’]?s\b|\bit is\b|而是|而选|应选|应是|应为)", re.IGNORECASE)
 _PRONOUN = re.compile(
     r"I(?=['’]|\s+(?:think|thought|would|am|believe|guess|choose|chose|do|don|cannot|can|have|will|pick|say|was|need|see)\b)"
 )
@@ -74,7 +76,7 @@ _ALONE = re.compile(
     r"(?=\s*$|\s*[.,;:!)。]|\s+[-–—]|\s+(?:because|since|as)\b|\s*(?:选项|项)\s*[。,.]?\s*$)"
 )
 _BEFORE_ALONE = re.compile(
-    r"(?:^[\W_]*|[,.;:!。>→]\s*|\b(?:is|be|are|option|choice|letter|so|thus|therefore|hence|with|pick|choose|say)\s+"
+    r"(?:^[\W_]*|[,.;:!。→]\s*|[-=]>\s*|\b(?:is|its|it['’]s|be|are|option|choice|letter|so|thus|therefore|hence|with|pick|choose|say)\s+"
     r"|为|是|即|选项|故|所以|因此)$",
     re.IGNORECASE,
 )
@@ -167,14 +169,14 @@ class Statement(Struct, frozen=True):
 
 
 def statements(cue: re.Pattern[str], text: str) -> Iterator[Statement]:
-    """Every statement, with what follows on its line or, when nothing does, on the next one that is not blank."""
-    for match in cue.finditer(text):
+    """The statements, with what follows on its line or, when nothing does, on the next one that is not blank."""
+    for match in list(cue.finditer(text))[-MOST_STATEMENTS:]:
         line, _, below = text[match.end() : match.end() + STATEMENT_CHARS].partition("\n")
         verb = match.group("verb") or ""
         linked = bool(verb or match.group("mark") or match.groupdict().get("choose"))
         if not line.strip(" \t:\"'】)]。.") and below.strip():
             line, linked = below.strip().split("\n", 1)[0], True
-        yield Statement(line, linked, verb.startswith("不") or _NEGATED.match(line) is not None)
+        yield Statement(line, linked, verb.startswith("不") or verb.endswith("t") or _NEGATED.match(line) is not None)
 
 
 def _fold(text: str) -> str:
@@ -230,7 +232,11 @@ class _Reader:
         if not lines:
             return ""
         last = lines[-1][-2000:]
-        return self._only_text(text) or self._alone(last, text) or self._named(last)
+        if whole := self._only_text(text):
+            return whole
+        if _LISTED.match(last) and len(set(_LISTED.findall(text))) > 1:
+            return ""  # the last of a list of comments on each option
+        return self._alone(last) or self._named(last)
 
     def _statement(self, statement: Statement) -> str:
         if statement.negated:
@@ -272,6 +278,8 @@ class _Reader:
             joined = _JOIN.match(text, after) if after >= 0 else None
             if after < 0 or (joined and self._undecided(joined.group(), text, joined.end())):
                 return _CONFLICT
+            if joined is None and self.multiple:
+                joined = re.compile(r"\s+(?=[A-Z](?![A-Za-z0-9]))").match(text, after)
             if joined is None:
                 break
             at = joined.end()
@@ -298,14 +306,12 @@ class _Reader:
         others = {option for name, option in self.options.items() if name != letter}
         return -1 if _fold(rest.split("\n", 1)[0]) in others else at
 
-    def _alone(self, line: str, text: str) -> str:
-        """The last letter in the line that stands for itself: not an article, not part of "hepatitis B", not one of a
-        list of comments.
-        """
-        listed = len(set(_LISTED.findall(text))) > 1
+    def _alone(self, line: str) -> str:
+        """The last letter in the line that stands for itself: not an article, not part of "hepatitis B", not an initial."""
         for match in reversed(list(_ALONE.finditer(line))):
             before = line[max(0, match.start() - 24) : match.start()]
-            if not _BEFORE_ALONE.search(before) or (listed and not before.strip() and _LISTED.match(line)):
+            initial = re.search(r"[.,;:]\s*$", before) and re.match(r"\.\s*\S", line[match.end() :])
+            if initial or not _BEFORE_ALONE.search(before):
                 continue
             if found := self._letters(line[match.start() :] if match.start() == 0 else match.group(1)):
                 return found

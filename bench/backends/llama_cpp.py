@@ -40,6 +40,7 @@ class LlamaCppBackend:
     def __init__(self, settings: LlamaCppSettings) -> None:
         slots = settings.slots or DEFAULT_SLOTS
         self.max_concurrency = slots
+        self._closed = False
         try:
             self._weights = weights_at(Path(settings.model_path))
         except ConfigError as error:
@@ -108,11 +109,18 @@ class LlamaCppBackend:
         return done
 
     def close(self) -> None:
+        """End the thread and free the memory; later requests fail."""
+        self._closed = True
         self._batcher.close()
         self._decoder.close()
         self._model.close()
 
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise BackendError("the engine was closed")
+
     def _writing(self, request: Request) -> Writing:
+        self._must_be_open()
         wish = request.sampling
         exact = request.exact_prompt_tokens is not None
         text = "" if exact else self._render(request)
@@ -144,6 +152,7 @@ class LlamaCppBackend:
         return lambda: Chain(self._decoder, banned, temperature, top_p, seed)
 
     def _comparing(self, request: RankRequest) -> Comparing:
+        self._must_be_open()
         if not request.continuations:
             raise BackendError("nothing to rank: the request has no continuations")
         context, continuations = encode_pairs(self._model.encode, request.context, request.continuations)

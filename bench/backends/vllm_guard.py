@@ -17,6 +17,8 @@ import psutil
 
 PATIENCE_S = 10.0
 """For the server's own orderly end."""
+ORPHANS_PATIENCE_S = 1.0
+"""For what a server that has ended left behind."""
 
 
 def main(command: list[str]) -> int:
@@ -28,19 +30,19 @@ def main(command: list[str]) -> int:
     threading.Thread(target=_until_closed, args=(ending,), daemon=True).start()
     threading.Thread(target=_until_ended, args=(server, ending), daemon=True).start()
     ending.wait()
-    end_descendants()
+    end_descendants(PATIENCE_S if server.poll() is None else ORPHANS_PATIENCE_S)
     status = server.wait()
     return status if status >= 0 else 128 - status
 
 
-def end_descendants() -> None:
+def end_descendants(patience_s: float) -> None:
     """SIGTERM to all, a time to end, SIGKILL; again as long as new ones appear."""
     own = psutil.Process()
     living = _living(own)
     for process in living:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    psutil.wait_procs(living, timeout=PATIENCE_S)
+    psutil.wait_procs(living, timeout=patience_s)
     while left := _living(own):
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -44,4 +44,6 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
         for name, data in files.items():
             write_atomically(out / name, data)
     except OSError as error:
-        raise StoreError(f"{out}: the report cannot be written ({error.strerror}); give another folder with --out") from error
+        raise StoreError(
+            f"{out}: the report cannot be written ({error.strerror}); give another folder with --out"
+        ) from error

@@ -10,6 +10,7 @@ from msgspec import Struct
 from results.cost import Tariff
 from results.frontier import Axes, Kind, Point, Standing, dominance, eligible, frontier, frontier_probability
 from results.report.differences import Difference, differences_of
+from results.report.drivers import Tornado, tornado_of
 from results.report.entries import Entry, entries_of
 from results.report.gather import RunPage
 from results.report.pricing import Priced, Spread, band_of, lines_of, price, spread_of
@@ -65,6 +66,8 @@ class Report(Struct, frozen=True, kw_only=True):
     groups: tuple[Group, ...]
     tariffs: dict[str, Tariff]
     draws: int
+    tornados: dict[str, Tornado]
+    """By the group's anchor, of its cheapest variant on the frontier."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -84,7 +87,15 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
         facts = entry.step.facts
         keyed[facts.task, facts.scoring, facts.data_sha256, facts.items].append(entry)
     groups = [_group(f"task-{i + 1}", found, priced) for i, found in enumerate(keyed.values())]
-    return Report(runs=tuple(runs), entries=entries, groups=tuple(groups), tariffs=tariffs, draws=priced.draws.accuracy.shape[1])
+    tornados = {g.anchor: found for g in groups if (found := _tornado(g, priced)) is not None}
+    return Report(
+        tornados=tornados,
+        runs=tuple(runs),
+        entries=entries,
+        groups=tuple(groups),
+        tariffs=tariffs,
+        draws=priced.draws.accuracy.shape[1],
+    )
 
 
 def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
@@ -111,17 +122,21 @@ def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
     )
 
 
+def _tornado(group: Group, priced: Priced) -> Tornado | None:
+    entries = {e.name: e for e in group.entries}
+    return tornado_of(entries[group.main.frontier[0]], priced) if group.main.frontier else None
+
+
 MOST_PAIRED = 60
 """Variants of which every pair is compared; beyond it the frontier's probabilities must do."""
 
 
 def _shares_of_best(names: Sequence[str], drawn: np.ndarray) -> dict[str, float]:
-    """How often each variant alone has the largest value; a draw in which two share it is nobody's."""
+    """How often each variant has the largest value; where several share it (the same answers at two loads), each of them has it."""
     if not names or not np.isfinite(drawn).all():
         return {}
     top = drawn.max(axis=0)
-    alone = (drawn == top).sum(axis=0) == 1
-    return {name: float(((drawn[i] == top) & alone).mean()) for i, name in enumerate(names)}
+    return {name: float((drawn[i] >= top).mean()) for i, name in enumerate(names)}
 
 
 def memory_bytes(row: Row) -> int | None:
@@ -177,7 +192,8 @@ def _curve(axis: Axis, entries: Sequence[Entry], priced: Priced) -> Curve:
         "energy_per_sample_j": priced.draws.energy_per_sample_j,
     }.get(axis)
     probability: dict[str, float | None] = {}
-    spread, band = None, ()
+    spread: Spread | None = None
+    band: tuple[tuple[float, float, float], ...] = ()
     if drawn is not None:
         able = [p.name for p in points if eligible(p)]
         x, y = lines_of(priced.draws, able, drawn), lines_of(priced.draws, able, priced.draws.accuracy)
@@ -185,7 +201,9 @@ def _curve(axis: Axis, entries: Sequence[Entry], priced: Priced) -> Curve:
         shown = [p.name for p in points if p.x is not None]
         spread = spread_of(shown, lines_of(priced.draws, shown, drawn))
         band = band_of(x, y)
-    return Curve(axis=axis, points=points, frontier=frontier(points, axes), probability=probability, spread=spread, band=band)
+    return Curve(
+        axis=axis, points=points, frontier=frontier(points, axes), probability=probability, spread=spread, band=band
+    )
 
 
 def _point(axis: Axis, name: str, row: Row) -> Point:

@@ -1,4 +1,4 @@
-"""curve.svg and curve.png: accuracy against cost, a panel for each task, for slides and READMEs. English only, since no CJK font is assumed."""
+"""curve.svg and curve.png: accuracy against cost, a panel for each task. English only: no CJK font is assumed."""
 
 import io
 import math
@@ -21,7 +21,9 @@ def curves(report: Report) -> tuple[bytes, bytes]:
     groups = [g for g in report.groups if not g.speed][:MOST_PANELS] or list(report.groups)[:1]
     columns = min(2, max(1, len(groups)))
     lines = math.ceil(len(groups) / columns) or 1
-    with mpl.rc_context({"svg.hashsalt": "bedside", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}):
+    with mpl.rc_context(
+        {"svg.hashsalt": "bedside", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}
+    ):
         figure = Figure(figsize=(5.6 * columns, 4.2 * lines), layout="constrained")
         FigureCanvasAgg(figure)
         for i, group in enumerate(groups):
@@ -37,7 +39,9 @@ def _panel(axes: Any, group: Group, report: Report) -> None:
     entries = {e.name: e for e in group.entries}
     shown = [p for p in curve.points if p.x is not None and p.y is not None]
     axes.set_title(group.task, loc="left", fontweight="bold")
-    axes.set_xlabel(f"cost of 1,000 answers, {report.tariff.currency}" + (" (example prices)" if report.tariff.example else ""))
+    axes.set_xlabel(
+        f"cost of 1,000 answers, {report.tariff.currency}" + (" (example prices)" if report.tariff.example else "")
+    )
     axes.set_ylabel("accuracy, 95 % interval")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e7ec")

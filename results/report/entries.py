@@ -74,12 +74,14 @@ def entries_of(runs: Sequence[RunPage], priced: Priced) -> tuple[Entry, ...]:
 
 
 def _short_names(runs: Sequence[RunPage]) -> dict[str, str]:
-    """The quantisation where that alone tells the deployments apart, else the deployment's name."""
-    quantisations: dict[str, str | None] = {}
-    for cell in (c for run in runs for c in run.cells):
-        known = cell.engine.quantisation if cell.engine else None
-        quantisations[cell.facts.deployment] = (
-            known or cell.facts.quantisation or quantisations.get(cell.facts.deployment)
-        )
-    telling = None not in quantisations.values() and len(set(quantisations.values())) == len(quantisations)
-    return {name: str(q) if telling else name for name, q in quantisations.items()}
+    """The quantisation where that alone tells the deployments that ran apart, else the names without what all of them begin with."""
+    deployments = list(dict.fromkeys(c.facts.deployment for run in runs for c in run.cells))
+    known = {c.facts.deployment: c.engine.quantisation for run in runs for c in run.cells if c.engine}
+    ran = [known.get(name) for name in deployments if name in known]
+    if None not in ran and len(set(ran)) == len(ran) == len(deployments):
+        return {name: str(known[name]) for name in deployments}
+    parts = [name.split("-") for name in deployments]
+    same = 0
+    while len(parts) > 1 and all(len(p) > same + 1 and p[same] == parts[0][same] for p in parts):
+        same += 1
+    return {name: "-".join(name.split("-")[same:]) for name in deployments}

@@ -66,13 +66,14 @@ class Scatter(Struct, frozen=True, kw_only=True):
     bracket: tuple[float, float] | None = None
     """Factors by which all points may move together."""
     bracket_label: str = ""
+    bracket_note: str = ""
     y_unit: bool = True
     """Whether the upright axis is a share, at most 1."""
     x_better_low: bool = True
 
 
-WIDTH, HEIGHT = 480.0, 340.0
-FRAME = Box(58, 14, 408, 272)
+WIDTH, HEIGHT = 480.0, 310.0
+FRAME = Box(58, 20, 412, 240)
 
 
 def scatter(chart: Scatter) -> str:
@@ -87,11 +88,12 @@ def scatter(chart: Scatter) -> str:
         for d in chart.dots
         if d.y_lo is not None and d.y_hi is not None
     ]
-    named = [i for i, d in enumerate(chart.dots) if len(chart.dots) <= MOST_LABELS or d.on_frontier]
+    order = sorted(range(len(chart.dots)), key=lambda i: not chart.dots[i].on_frontier)
+    named = [i for i in order if len(chart.dots) <= MOST_LABELS or chart.dots[i].on_frontier]
     spots = [(x(chart.dots[i].x), y(chart.dots[i].y), chart.dots[i].label) for i in named]
-    places = dict(zip(named, place_labels(spots, FRAME, [*markers, *bars]), strict=True))
+    places = dict(zip(named, place_labels(spots, FRAME, markers, bars), strict=True))
     # What is on the frontier is drawn last, so that it lies on top.
-    for i in sorted(range(len(chart.dots)), key=lambda i: chart.dots[i].on_frontier):
+    for i in reversed(order):
         body.append(_dot(chart.dots[i], x, y, places.get(i)))
     return element(
         "svg",
@@ -144,8 +146,11 @@ def _grid(chart: Scatter, x: Scale, y: Scale) -> str:
 
 def _band(chart: Scatter, x: Scale, y: Scale) -> str:
     inside = [(a, lo, hi) for a, lo, hi in chart.band if x.low <= a <= x.high]
-    clamp = lambda v: min(max(v, y.low), y.high)  # noqa: E731
-    return area([(x(a), y(clamp(hi))) for a, _, hi in inside], [(x(a), y(clamp(lo))) for a, lo, _ in inside], "band")
+
+    def inside_y(value: float) -> float:
+        return y(min(max(value, y.low), y.high))
+
+    return area([(x(a), inside_y(hi)) for a, _, hi in inside], [(x(a), inside_y(lo)) for a, lo, _ in inside], "band")
 
 
 def _frontier(chart: Scatter, x: Scale, y: Scale) -> str:
@@ -174,11 +179,18 @@ def _bracket(chart: Scatter, x: Scale) -> str:
     if chart.bracket is None:
         return ""
     values = sorted(d.x for d in chart.dots)
-    middle, at = values[len(values) // 2], FRAME.y + 9
+    middle, at = values[len(values) // 2], FRAME.y + 4
     left, right = (min(max(x(max(middle * f, x.low)), FRAME.x), FRAME.x + FRAME.width) for f in chart.bracket)
     ends = [line(left, at - 4, left, at + 4, "bracket")] if middle * chart.bracket[0] >= x.low else []
     ends += [line(right, at - 4, right, at + 4, "bracket")] if middle * chart.bracket[1] <= x.high else []
-    return element("g", title(chart.bracket_label), line(left, at, right, at, "bracket"), *ends, class_="shared")
+    return element(
+        "g",
+        title(chart.bracket_note),
+        line(left, at, right, at, "bracket"),
+        *ends,
+        text(chart.bracket_label, (left + right) / 2, at - 4, "tiny", "middle"),
+        class_="shared",
+    )
 
 
 def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:

@@ -29,6 +29,12 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
+def trimmed(value: float | None) -> str:
+    """Three significant digits without zeros that say nothing, for axes: 0.004, 1.5, 20."""
+    shown = significant(value)
+    return shown.rstrip("0").rstrip(".") if "." in shown and "e" not in shown else shown
+
+
 def integer(value: float | None) -> str:
     return DASH if value is None else f"{value:,.0f}"
 

@@ -2,7 +2,7 @@
 
 from results.report import formats
 from results.report.build import Report, estimated, memory_bytes, throughput
-from results.report.saying import badges, summary
+from results.report.saying import Speak, badges, of_all, of_task, task_name
 from results.report.words import speaker
 
 
@@ -11,16 +11,32 @@ def markdown(report: Report, lang: str) -> str:
     t = speaker(lang)
     names = ", ".join(run.manifest.run for run in report.runs)
     lines = [f"# {t('title')}", "", escaped(names), "", f"## {t('summary')}", ""]
-    lines += [f"- {escaped(sentence)}" for paragraph in summary(report, t) for sentence in paragraph]
-    lines += ["", f"## {t('results')}", "", "![curve](curve.svg)", "", *_table(report, t), "", f"## {t('md_caveats')}", ""]
+    for group in report.groups:
+        lines += [
+            f"**{escaped(task_name(group.task, t))}**",
+            "",
+            *(f"- {s.lead}: {escaped(s.text)}" for s in of_task(group, report, t)),
+            "",
+        ]
+    lines += [f"- {s.lead}: {escaped(s.text)}" for s in of_all(report, t)]
+    lines += [
+        "",
+        f"## {t('results')}",
+        "",
+        "![curve](curve.svg)",
+        "",
+        *_table(report, t),
+        "",
+        f"## {t('md_caveats')}",
+        "",
+    ]
     lines += [f"- **{b.name}**: {escaped(b.why)}" for b in badges(report, t)]
     return "\n".join([*lines, "", t("md_full"), ""])
 
 
-def _table(report: Report, t: object) -> list[str]:
-    speak = t if callable(t) else str
+def _table(report: Report, t: Speak) -> list[str]:
     keys = ("h_variant", "h_task", "h_accuracy", "h_cost_1k", "h_speed", "h_e2e", "h_memory", "h_energy", "h_valid")
-    lines = ["| " + " | ".join(speak(k) for k in keys) + " |", "|" + "---|" * len(keys)]
+    lines = ["| " + " | ".join(t(k) for k in keys) + " |", "|" + "---|" * len(keys)]
     for e in report.entries:
         row, mark = e.row, "~" if estimated(e.row) else ""
         cells = (
@@ -35,8 +51,10 @@ def _table(report: Report, t: object) -> list[str]:
             formats.significant(throughput(row)),
             formats.milliseconds(row.e2e_p50_ms),
             formats.gib(memory_bytes(row)),
-            f"{mark}{formats.significant(row.energy_per_sample_j)} J" if row.energy_per_sample_j is not None else formats.DASH,
-            speak("ranked") if row.valid else f"{speak('not_ranked')}: {'; '.join(row.reasons)}",
+            f"{mark}{formats.significant(row.energy_per_sample_j)} J"
+            if row.energy_per_sample_j is not None
+            else formats.DASH,
+            t("ranked") if row.valid else f"{t('not_ranked')}: {'; '.join(row.reasons)}",
         )
         lines.append("| " + " | ".join(escaped(c) for c in cells) + " |")
     return lines
@@ -44,6 +62,14 @@ def _table(report: Report, t: object) -> list[str]:
 
 def escaped(text: str) -> str:
     """Without anything that would become markup, and on one line."""
-    for mark, harmless in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("*", "\\*"), ("[", "\\["), ("\n", " ")):
+    for mark, harmless in (
+        ("\\", "\\\\"),
+        ("|", "\\|"),
+        ("<", "&lt;"),
+        ("`", "\\`"),
+        ("*", "\\*"),
+        ("[", "\\["),
+        ("\n", " "),
+    ):
         text = text.replace(mark, harmless)
     return text

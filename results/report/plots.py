@@ -10,16 +10,16 @@ from results.report.differences import MARGIN, Difference
 from results.report.entries import Entry
 from results.report.figures import Dot, Scatter, scatter
 from results.report.gather import CellPage
-from results.report.saying import Speak
+from results.report.saying import Speak, task_name
 from results.report.series import Mark
 
 SHOW_X: dict[Axis, Callable[[float], str]] = {
-    "cost_per_1k_samples": formats.significant,
-    "cost_per_correct": formats.significant,
-    "energy_per_sample_j": formats.significant,
-    "memory_bytes": lambda v: formats.significant(v / 2**30),
-    "e2e_p50_ms": formats.significant,
-    "user_tokens_per_s": formats.significant,
+    "cost_per_1k_samples": formats.trimmed,
+    "cost_per_correct": formats.trimmed,
+    "energy_per_sample_j": formats.trimmed,
+    "memory_bytes": lambda v: formats.trimmed(v / 2**30),
+    "e2e_p50_ms": formats.trimmed,
+    "user_tokens_per_s": formats.trimmed,
 }
 MOST_STRIPED = 12
 """Variants that a row of a chart can hold and still be read."""
@@ -28,20 +28,21 @@ MOST_STRIPED = 12
 def curve_chart(group: Group, curve: Curve, t: Speak, currency: str) -> str:
     """One curve as SVG; empty where no variant has a point on it."""
     by_speed = curve.axis == "user_tokens_per_s"
-    metric = group.metric
     x_name = t("x_" + curve.axis, cur=currency)
-    y_name = t("y_throughput") if by_speed else t("y_accuracy", metric=metric)
-    show_y = formats.significant if by_speed else (lambda v: formats.percent(v, 0))
+    y_name = t("y_throughput") if by_speed else t("y_accuracy")
+    show_y = formats.trimmed if by_speed else (lambda v: formats.percent(v, 0))
     entries = {e.name: e for e in group.entries}
     dots = tuple(
-        _dot(p, curve, entries[p.name], t, (x_name, y_name)) for p in curve.points if p.x is not None and p.y is not None
+        _dot(p, curve, entries[p.name], t, (x_name, y_name))
+        for p in curve.points
+        if p.x is not None and p.y is not None
     )
     places = {p.name: (p.x, p.y) for p in curve.points}
     spread = curve.spread
     bracket = (spread.low, spread.high) if spread and spread.low is not None and spread.high is not None else None
     return scatter(
         Scatter(
-            title=f"{t('c_' + curve.axis)}: {group.task}",
+            title=f"{t('c_' + curve.axis)}: {task_name(group.task, t)}",
             x_label=x_name,
             y_label=y_name,
             x_format=SHOW_X[curve.axis],
@@ -50,15 +51,16 @@ def curve_chart(group: Group, curve: Curve, t: Speak, currency: str) -> str:
             frontier=tuple((x, y) for x, y in (places[n] for n in curve.frontier) if x is not None and y is not None),
             band=curve.band,
             bracket=bracket,
-            bracket_label=_shared(bracket, t) if bracket else "",
+            bracket_label=_shared("bracket", bracket, t) if bracket else "",
+            bracket_note=_shared("key_shared", bracket, t) if bracket else "",
             y_unit=not by_speed,
             x_better_low=not by_speed,
         )
     )
 
 
-def _shared(bracket: tuple[float, float], t: Speak) -> str:
-    return t("key_shared", lo=formats.significant(bracket[0], 2), hi=formats.significant(bracket[1], 2))
+def _shared(key: str, bracket: tuple[float, float], t: Speak) -> str:
+    return t(key, lo=formats.significant(bracket[0], 2), hi=formats.significant(bracket[1], 2))
 
 
 def _dot(p: Point, curve: Curve, entry: Entry, t: Speak, names: tuple[str, str]) -> Dot:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from results.report import formats
 from results.report.build import Group, Report, estimated
-from results.report.differences import MARGIN
+from results.report.differences import MARGIN, Difference
 from results.report.entries import Entry
 
 SURE_BEST = 0.975
@@ -37,7 +37,7 @@ def badges(report: Report, t: Speak) -> list[Badge]:
         found.append(Badge(t("badge_public"), t("badge_public_why")))
     if any(estimated(r) for r in rows):
         classes = ", ".join(sorted({r.power_class or "" for r in rows if estimated(r)}))
-        found.append(Badge(t("badge_power"), t("badge_power_why", classes=classes)))
+        found.append(Badge(t("badge_power", classes=classes), t("badge_power_why", classes=classes)))
     if report.tariff.example:
         tariff = report.tariff
         about = tariff.description.removeprefix("EXAMPLE, not a quote: ")
@@ -49,103 +49,134 @@ def badges(report: Report, t: Speak) -> list[Badge]:
     return found
 
 
-def summary(report: Report, t: Speak) -> list[list[str]]:
-    """A paragraph for each task, then what failed and what may not be ranked."""
-    paragraphs = [_task(group, report, t) for group in report.groups]
-    cells = [cell for run in report.runs for cell in run.cells]
-    bad = [c for c in cells if c.outcome != "ok"]
-    last = []
-    if bad:
-        names = [f"{c.facts.deployment} ({t('outcome_' + c.outcome)})" for c in bad]
-        last.append(t("s_failed", n=len(bad), all=len(cells), names=_names(names, t)))
-    invalid = [r for r in report.rows if r.outcome == "ok" and not r.valid]
-    if invalid:
-        last.append(t("s_invalid", n=len(invalid), all=len(report.rows)))
-    return [p for p in (*paragraphs, last) if p]
+class Said(Struct, frozen=True):
+    """A line of the summary: what it is about, and the sentence."""
+
+    lead: str
+    text: str
 
 
-def _task(group: Group, report: Report, t: Speak) -> list[str]:
+def of_task(group: Group, report: Report, t: Speak) -> list[Said]:
+    """What can be said of one task: accuracy, cost, both together, and whether a smaller variant will do."""
     if group.speed:
-        return [t("s_speed", task=group.task)]
+        return [Said(t("lead_accuracy"), t("s_speed", task=group.task))]
     entries = {e.name: e for e in group.entries}
     able = [entries[name] for name in group.best_accuracy]
     if not able:
-        return [t("s_none", task=group.task)]
+        return [Said(t("lead_accuracy"), t("s_none"))]
     if len(able) == 1:
-        return [t("s_one", task=group.task, a=able[0].label, **_accuracy(able[0]), **_cost(able[0]))]
-    said = [_best(group, able, report, t), _cheapest(group, able, t), _both(group, entries, t)]
-    return [s for s in (*said, *_as_good(group, entries, t)) if s]
+        one = able[0]
+        return [
+            Said(t("lead_accuracy"), t("s_one", a=one.short, **_accuracy(one))),
+            Said(t("lead_cost"), t("s_cost", a=one.short, **_cost(one, t))),
+        ]
+    return [
+        Said(t("lead_accuracy"), _best(group, able, report, t)),
+        Said(t("lead_cost"), _cheapest(group, able, t)),
+        Said(t("lead_both"), _both(group, entries, t)),
+        *_as_good(group, entries, t),
+    ]
+
+
+def of_all(report: Report, t: Speak) -> list[Said]:
+    """How it was measured, what failed and what may not be ranked."""
+    said = [Said(t("lead_how"), _how(report, t))]
+    cells = [cell for run in report.runs for cell in run.cells]
+    bad = [f"{c.facts.deployment} ({t('outcome_' + c.outcome)})" for c in cells if c.outcome != "ok"]
+    if bad:
+        said.append(Said(t("lead_failed"), t("s_failed", n=len(bad), all=len(cells), names=_names(bad, t))))
+    invalid = [r for r in report.rows if r.outcome == "ok" and not r.valid]
+    if invalid:
+        said.append(Said(t("lead_invalid"), t("s_invalid", n=len(invalid), all=len(report.rows))))
+    return said
+
+
+def _how(report: Report, t: Speak) -> str:
+    classes = sorted({r.power_class for r in report.rows if r.power_class})
+    kind = "s_how_unknown" if not classes else "s_how_estimated" if classes[-1] < "M" else "s_how_measured"
+    tariff = report.tariff
+    return t(
+        "s_how",
+        machine=t("list").join(dict.fromkeys(e.machine for e in report.entries)),
+        power=t(kind, classes=", ".join(classes)),
+        tariff=t("s_how_example", name=tariff.name) if tariff.example else tariff.name,
+    )
 
 
 def _best(group: Group, able: Sequence[Entry], report: Report, t: Speak) -> str:
     shares = group.best_accuracy
-    top = max(able, key=lambda e: e.row.accuracy or 0.0)
-    if shares[top.name] >= SURE_BEST:
-        share = formats.probability(shares[top.name])
-        return t("s_best", task=group.task, a=top.label, p=share, draws=f"{report.draws:,}", **_accuracy(top))
-    tied = [e for e in able if shares[e.name] >= IN_THE_RUNNING or e is top] or list(able)
+    top = max(able, key=lambda e: (e.row.accuracy or 0.0, shares[e.name]))
+    tied = _tied(able, shares, top)
     if len(tied) == 1:
-        tied = list(able)
-    return t("s_best_tied", task=group.task, names=_names([e.label for e in tied], t), a=top.label, **_accuracy(top))
+        share = formats.probability(shares[top.name])
+        return t("s_best", a=top.short, p=share, draws=f"{report.draws:,}", **_accuracy(top))
+    return t("s_best_tied", names=_names([e.short for e in tied], t), a=top.short, **_accuracy(top))
 
 
 def _cheapest(group: Group, able: Sequence[Entry], t: Speak) -> str:
-    shares = group.cheapest
     top = min(able, key=lambda e: e.row.cost_per_1k_samples or 0.0)
-    if shares.get(top.name, 0.0) >= SURE_BEST:
-        row = top.row
-        lo, hi = row.cost_per_1k_samples_lo, row.cost_per_1k_samples_hi
-        limits = t("s_range", lo=formats.significant(lo), hi=formats.significant(hi)) if lo and hi else ""
-        return t("s_cheapest", a=top.label, range=limits, **_cost(top))
-    tied = [e for e in able if shares.get(e.name, 0.0) >= IN_THE_RUNNING or e is top]
-    tied = tied if len(tied) > 1 else list(able)
-    return t("s_cheapest_tied", names=_names([e.label for e in tied], t), **_cost(top))
+    tied = _tied(able, group.cheapest, top)
+    if len(tied) == 1:
+        return t("s_cheapest", a=top.short, **_cost(top, t))
+    return t("s_cheapest_tied", names=_names([e.short for e in tied], t), **_cost(top, t))
+
+
+def _tied(able: Sequence[Entry], shares: dict[str, float], top: Entry) -> list[Entry]:
+    """Who may be the best: the first alone when it is in nearly all draws, else all that are in some, and at least the runner-up."""
+    others = sorted((e for e in able if e is not top), key=lambda e: -shares.get(e.name, 0.0))
+    if shares.get(top.name, 0.0) >= SURE_BEST and shares.get(others[0].name, 0.0) <= 1 - SURE_BEST:
+        return [top]
+    return [top, *(e for i, e in enumerate(others) if i == 0 or shares.get(e.name, 0.0) >= IN_THE_RUNNING)]
 
 
 def _both(group: Group, entries: dict[str, Entry], t: Speak) -> str:
     if not group.standings:
         return t("s_too_many")
     beaten: dict[str, list[str]] = {}
-    losers = {s.second if s.verdict == "first" else s.first for s in group.standings if s.verdict != "tied"}
     for s in group.standings:
         if s.verdict != "tied":
             winner, loser = (s.first, s.second) if s.verdict == "first" else (s.second, s.first)
-            if winner not in losers:
-                beaten.setdefault(winner, []).append(entries[loser].label)
+            beaten.setdefault(loser, []).append(entries[winner].short)
     if not beaten:
         return t("s_no_dominance")
-    return " ".join(t("s_dominates", a=entries[w].label, others=_names(names, t)) for w, names in beaten.items())
+    together: dict[tuple[str, ...], list[str]] = {}
+    for loser, w in beaten.items():
+        together.setdefault(tuple(w), []).append(entries[loser].short)
+    pairs = [
+        t("s_beaten_by", losers=_names(losers, t), winners=_names(w, t) if len(w) < 4 else t("s_others", n=len(w)))
+        for w, losers in together.items()
+    ]
+    return t("s_beaten", pairs=t("list").join(pairs))
 
 
-def _as_good(group: Group, entries: dict[str, Entry], t: Speak) -> list[str]:
-    """One sentence for each reference."""
-    said = []
+def _as_good(group: Group, entries: dict[str, Entry], t: Speak) -> list[Said]:
+    """A line for each reference, two at most; a further load at which all verdicts are the same is not told again."""
+    said: dict[tuple[tuple[str, str], ...], Said] = {}
     for reference in dict.fromkeys(d.reference for d in group.differences):
         mine = [d for d in group.differences if d.reference == reference]
-        good = [entries[d.name].label for d in mine if d.verdict.verdict == "non-inferior"]
-        worse = [entries[d.name].label for d in mine if d.verdict.verdict == "inferior"]
-        ref, margin = entries[reference].label, formats.significant(100 * MARGIN)
-        if good:
-            said.append(t("s_noninferior", ref=ref, margin=margin, names=_names(good, t)))
-            continue
-        needed = min((d.verdict.more_items for d in mine if d.verdict.more_items), default=None)
-        said.append(
-            t(
-                "s_no_noninferior",
-                ref=ref,
-                margin=margin,
-                n=len(mine) - len(worse),
-                worse=t("s_worse", names=_names(worse, t)) if worse else "",
-                more=t("s_more", n=f"{needed:,}") if needed else "",
-            )
-        )
-    return said[:2]
+        verdicts = tuple((entries[d.name].row.deployment, d.verdict.verdict) for d in mine)
+        said.setdefault(verdicts, Said(t("lead_good", ref=entries[reference].short), _verdicts(mine, entries, t)))
+    return list(said.values())[:2]
+
+
+def _verdicts(differences: Sequence[Difference], entries: dict[str, Entry], t: Speak) -> str:
+    margin = f"{100 * MARGIN:g}"
+    good, still_open, worse = (
+        [entries[d.name].short for d in differences if d.verdict.verdict == v]
+        for v in ("non-inferior", "inconclusive", "inferior")
+    )
+    parts = [t("s_good", margin=margin, names=_names(good, t)) if good else t("s_none_good", margin=margin)]
+    parts += [t("s_open", names=_names(still_open, t))] if still_open else []
+    parts += [t("s_worse", names=_names(worse, t))] if worse else []
+    needed = min((d.verdict.more_items for d in differences if d.verdict.more_items), default=None)
+    parts += [t("s_more", n=f"{needed:,}")] if needed and not good else []
+    return " ".join(parts)
 
 
 def _names(names: Sequence[str], t: Speak) -> str:
     """Names in a sentence; beyond six the rest are counted."""
     if len(names) > 6:
-        return t("list").join(names[:5]) + t("and") + f"{len(names) - 5} …"
+        return t("list").join(names[:5]) + t("and") + t("s_others", n=len(names) - 5)
     return t("and").join([t("list").join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
@@ -158,5 +189,28 @@ def _accuracy(entry: Entry) -> dict[str, str]:
     }
 
 
-def _cost(entry: Entry) -> dict[str, str]:
-    return {"cost": formats.significant(entry.row.cost_per_1k_samples), "cur": entry.row.currency or ""}
+def _cost(entry: Entry, t: Speak) -> dict[str, str]:
+    row = entry.row
+    lo, hi = row.cost_per_1k_samples_lo, row.cost_per_1k_samples_hi
+    limits = (
+        t("s_range", lo=formats.significant(lo), hi=formats.significant(hi))
+        if lo is not None and hi is not None
+        else ""
+    )
+    return {"cost": formats.significant(row.cost_per_1k_samples), "cur": row.currency or "", "range": limits}
+
+
+def task_name(task: str, t: Speak) -> str:
+    """A task that ships has a title in the language; another keeps its name."""
+    try:
+        return t("task_" + task)
+    except KeyError:
+        return task
+
+
+def metric_name(metric: str, t: Speak) -> str:
+    """What the headline score is, in words where they are known."""
+    try:
+        return t("metric_" + metric)
+    except KeyError:
+        return metric

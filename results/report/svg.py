@@ -95,20 +95,37 @@ def width_of(content: str, size: float = 12.0) -> float:
     return sum(size if ord(c) > 0x2E7F else size * 0.56 for c in content)
 
 
-def place_labels(spots: Sequence[tuple[float, float, str]], frame: Box, taken: Sequence[Box]) -> list[Box | None]:
-    """A place beside each spot where its label meets no other label and no marker; `None` where there is none."""
-    used, found = list(taken), []
+def place_labels(
+    spots: Sequence[tuple[float, float, str]], frame: Box, marks: Sequence[Box], bars: Sequence[Box]
+) -> list[Box | None]:
+    """A place beside each spot where its label meets no marker and no other label, and no bar where that can be had; else `None`."""
+    used: list[Box] = [*marks]
+    found: list[Box | None] = []
     for x, y, content in spots:
-        wide, high = width_of(content) + 4, 14.0
-        candidates = [
-            Box(x + dx if dx > 0 else x + dx - wide, y + dy - high / 2, wide, high)
-            for dx in (9, -9)
-            for dy in (0, -11, 11, -18, 18)
-        ]
-        candidates += [Box(x - wide / 2, y + dy, wide, high) for dy in (-24, 10)]
-        candidates += [Box(x + 9, y + dy - high / 2, wide, high) for dy in (-27, 27, -36, 36)]
-        chosen = next((c for c in candidates if c.inside(frame) and not any(c.meets(b) for b in used)), None)
+        candidates = [c for c in _around(x, y, width_of(content) + 4) if c.inside(frame)]
+        free = [c for c in candidates if not any(c.meets(b) for b in used)]
+        chosen = next((c for c in free if not any(c.meets(b) for b in bars)), free[0] if free else None)
         if chosen is not None:
             used.append(chosen)
         found.append(chosen)
     return found
+
+
+def _around(x: float, y: float, wide: float, high: float = 14.0) -> list[Box]:
+    """Places for a label, the best first: above to the right, where a frontier's staircase leaves room."""
+    beside = [
+        (9, -10),
+        (-9, -10),
+        (9, 10),
+        (-9, 10),
+        (9, 0),
+        (-9, 0),
+        (9, -24),
+        (-9, -24),
+        (9, 24),
+        (-9, 24),
+        (9, 38),
+        (-9, 38),
+    ]
+    places = [Box(x + dx if dx > 0 else x + dx - wide, y + dy - high / 2, wide, high) for dx, dy in beside]
+    return [*places, Box(x - wide / 2, y - 26, wide, high), Box(x - wide / 2, y + 12, wide, high)]

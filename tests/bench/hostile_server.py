@@ -35,11 +35,11 @@ class _Http(ThreadingHTTPServer):
 class HostileServer:
     """`answers` by path; `seen` holds (path, headers, body) of every POST."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.answers: dict[str, Answer] = {"/v1/models": as_json({"data": [{"id": "m"}]})}
         self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.closing = threading.Event()
-        self._http = _Http(("127.0.0.1", 0), _handler(self))
+        self._http = _Http(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
 

@@ -1,0 +1,94 @@
+"""What `compare`, `accept` and `export` do: call one function of `results`, print or write, return the exit status."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.cli import GATE_FAILED, OK, emit
+from bench.config import ConfigError
+from results.store import write_atomically
+
+
+def compare(
+    base: Path,
+    candidate: Path,
+    options: msgspec.Struct,
+    gate: Path | None,
+    json: bool,
+    out: Path | None,
+) -> int:
+    """Compare two runs and apply the gate, if there is one."""
+    from results.compare import Options, compare_runs
+    from results.compare.gate import apply_gate, load_gate
+    from results.compare.text import headline, markdown, tables
+
+    assert isinstance(options, Options)
+    thresholds = load_gate(gate) if gate else None
+    if thresholds:
+        level = msgspec.structs.replace(options.level, confidence=thresholds.confidence)
+        options = msgspec.structs.replace(options, level=level)
+    compared = compare_runs(base, candidate, options)
+    gated = apply_gate(compared, thresholds) if thresholds else None
+    if out:
+        write_text(out, markdown(compared, gated), (base, candidate))
+    if json:
+        emit({"comparison": compared, "gate": gated})
+    else:
+        print(headline(compared))
+        print_tables(tables(compared, gated))
+    if gated and not gated.passed:
+        for reason in gated.reasons:
+            print(f"gate: {reason}", file=sys.stderr)
+        return GATE_FAILED
+    return OK
+
+
+def print_tables(shown: Sequence[msgspec.Struct]) -> None:
+    """Tables on stdout; as wide as the terminal, or as they need to be where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from results.compare.text import Table as Words
+    from results.compare.text import plain
+
+    out = Console() if sys.stdout.isatty() else Console(width=240)
+    for table in shown:
+        assert isinstance(table, Words)
+        if table.lines:
+            drawn = Table(title=table.title, title_justify="left", highlight=False)
+            for column in table.columns:
+                drawn.add_column(column, overflow="fold")
+            for line in table.lines:
+                drawn.add_row(*(_unmarked(plain(cell, 400)) for cell in line))
+            out.print(drawn)
+        elif table.below:
+            out.print(plain(table.title), markup=False, highlight=False)
+        for sentence in table.below:
+            out.print(plain(sentence, 2000), markup=False, highlight=False)
+        out.print()
+
+
+def _unmarked(text: str) -> "object":
+    from rich.text import Text
+
+    return Text(text)
+
+
+def write_text(path: Path, text: str, runs: Sequence[Path] = ()) -> None:
+    write_bytes(path, text.encode(), runs)
+
+
+def write_bytes(path: Path, data: bytes, runs: Sequence[Path] = ()) -> None:
+    """Write a file of ours; never into a run, whose seal it would break."""
+    for run in runs:
+        if path.resolve().is_relative_to(run.resolve()):
+            raise ConfigError(
+                f"--out {path}: lies inside a run, and a file added there breaks its seal; give another place"
+            )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be written ({error.strerror}); give another place") from error
