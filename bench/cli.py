@@ -252,9 +252,8 @@ def verify(run: RunPath, json: Json = False) -> int:
 def _watcher(prepared: Any) -> Any:
     from bench.show import LiveWatcher, PlainWatcher
 
-    samples = sum(s.samples for c in prepared.cells if not c.facts.skipped for s in c.facts.steps)
     kind = LiveWatcher if sys.stderr.isatty() else PlainWatcher
-    return kind(len(prepared.cells), samples)
+    return kind(prepared.cells)
 
 
 def _tariff_of(prepared: Any) -> Path | None:
@@ -285,12 +284,19 @@ def compare(
     base: RunPath,
     candidate: RunPath,
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", help="Compare although this differs: data, prompts, scorer, sampling, scoring.")
+        list[str] | None,
+        typer.Option("--allow", help="Compare although this differs: data, prompts, scorer, sampling, scoring."),
     ] = None,
-    margin: Annotated[float, typer.Option("--margin", min=0.001, max=0.5, help="Non-inferiority margin, as a share.")] = 0.02,
-    gate: Annotated[Path | None, typer.Option("--gate", help="Thresholds (TOML); status 3 when one is not kept.")] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.001, max=0.5, help="Non-inferiority margin, as a share.")
+    ] = 0.02,
+    gate: Annotated[
+        Path | None, typer.Option("--gate", help="Thresholds (TOML); status 3 when one is not kept.")
+    ] = None,
     base_deployment: Annotated[str | None, typer.Option("--base-deployment", help="Only this one of the base.")] = None,
-    candidate_deployment: Annotated[str | None, typer.Option("--candidate-deployment", help="Only this one of the candidate.")] = None,
+    candidate_deployment: Annotated[
+        str | None, typer.Option("--candidate-deployment", help="Only this one of the candidate.")
+    ] = None,
     tariff: Annotated[Path | None, typer.Option("--tariff", help="Prices (TOML); else the shipped example.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the comparison to this Markdown file too.")] = None,
     json: Json = False,
@@ -307,3 +313,16 @@ def compare(
         tariff=tariff,
     )
     return commands.compare(base, candidate, options, gate, json, out)
+
+
+@app.command()
+def accept(
+    spec: Annotated[Path, typer.Argument(help="A specification (TOML).")],
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option("--out", help="The page to sign; else acceptance_RUN.html here.")] = None,
+    json: Json = False,
+) -> int:
+    """Judge a delivered machine against a written specification, clause by clause."""
+    from bench import commands
+
+    return commands.accept(spec, run, json, out)

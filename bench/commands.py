@@ -49,6 +49,7 @@ def print_tables(shown: Sequence[msgspec.Struct]) -> None:
     """Tables on stdout; as wide as the terminal, or as they need to be where there is none."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from results.compare.text import Table as Words
     from results.compare.text import plain
@@ -61,19 +62,13 @@ def print_tables(shown: Sequence[msgspec.Struct]) -> None:
             for column in table.columns:
                 drawn.add_column(column, overflow="fold")
             for line in table.lines:
-                drawn.add_row(*(_unmarked(plain(cell, 400)) for cell in line))
+                drawn.add_row(*(Text(plain(cell, 400)) for cell in line))
             out.print(drawn)
         elif table.below:
             out.print(plain(table.title), markup=False, highlight=False)
         for sentence in table.below:
             out.print(plain(sentence, 2000), markup=False, highlight=False)
         out.print()
-
-
-def _unmarked(text: str) -> "object":
-    from rich.text import Text
-
-    return Text(text)
 
 
 def write_text(path: Path, text: str, runs: Sequence[Path] = ()) -> None:
@@ -92,3 +87,22 @@ def write_bytes(path: Path, data: bytes, runs: Sequence[Path] = ()) -> None:
         write_atomically(path, data)
     except OSError as error:
         raise ConfigError(f"--out {path}: cannot be written ({error.strerror}); give another place") from error
+
+
+def accept(spec: Path, run: Path, json: bool, out: Path | None) -> int:
+    """Judge a run by a specification and write the page to sign; what cannot be decided is no acceptance."""
+    from results.accept import accept as judge
+    from results.accept.page import html
+
+    accepted = judge(spec, run)
+    page = out or Path(f"acceptance_{accepted.run}.html")
+    write_bytes(page, html(accepted).encode(), (run,))
+    if json:
+        emit(accepted)
+    else:
+        for clause in accepted.clauses:
+            decides = f"; would decide it: {clause.decides.en}" if clause.decides.en else ""
+            verdict = clause.verdict.replace("_", " ").replace("undecided", "cannot be decided")
+            print(f"{clause.number}. {verdict}: {clause.asked.en} [{clause.subject}]: {clause.found.en}{decides}")
+        print(f"page: {page}")
+    return OK if accepted.verdict == "met" else GATE_FAILED

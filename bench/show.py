@@ -2,40 +2,50 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from bench.plan import CellPlan
 from bench.runner import Watcher
 from hardware import Reading
-from results.records import Answered, CellEnded, Event, Loaded, Progress, Ranked, StepEnded, StepStarted
+from results.records import Answered, CellEnded, Event, Loaded, Progress, Ranked, StepEnded, StepFacts, StepStarted
+
+TOKENS_PER_RANKING = 8
+"""A ranking takes about as long as so many tokens of an answer: prompts are read far faster than answers are written."""
+
+
+def work(step: StepFacts) -> float:
+    """How much one sample of a step weighs in the estimate of the time left."""
+    return 1.0 if step.scoring != "generate" else (step.max_tokens or 256) / TOKENS_PER_RANKING
 
 
 class State:
     """The figures of the moment, folded from events and readings."""
 
-    def __init__(self, total_cells: int, total_samples: int) -> None:
-        self.cells, self.cell, self.name = total_cells, 0, ""
-        self.samples, self.done = total_samples, 0
+    def __init__(self, cells: Sequence[CellPlan]) -> None:
+        self.cells, self.cell, self.name = len(cells), 0, ""
+        self._work = sum(work(s) * s.samples for c in cells if not c.facts.skipped for s in c.facts.steps)
+        self._done = 0.0
         self.step, self.step_samples, self.step_done = "", 0, 0
         self.tokens_per_s: float | None = None
         self.memory_bytes: int | None = None
         self.watts: dict[str, tuple[float, bool]] = {}
         self.started = time.monotonic()
         self._last: tuple[int, int] | None = None
-        self._plan: dict[str, int] = {}
+        self._plan: dict[str, StepFacts] = {}
 
     def cell_begins(self, cell: CellPlan) -> None:
         self.cell += 1
         self.name = cell.facts.deployment
-        self._plan = {s.name: s.samples for s in cell.facts.steps}
+        self._plan = {s.name: s for s in cell.facts.steps}
 
     def event(self, event: Event) -> None:
         match event:
             case StepStarted():
                 self.step, self.step_done = event.step, 0
-                self.step_samples = self._plan.get(event.step, 0)
+                self.step_samples = self._plan[event.step].samples if event.step in self._plan else 0
             case Answered() | Ranked() if event.step in self._plan:
                 self.step_done += 1
-                self.done += 1
+                self._done += work(self._plan[event.step])
             case Progress():
                 if self._last and event.time_ns > self._last[0]:
                     self.tokens_per_s = (event.output_tokens - self._last[1]) / (event.time_ns - self._last[0]) * 1e9
@@ -54,9 +64,10 @@ class State:
             self.watts[f"{reading.meter}/{reading.device}"] = (reading.power_w, reading.power_low_w is not None)
 
     def left_s(self) -> float | None:
-        if not self.done:
+        """Rough: by the share of the work that is done."""
+        if not self._done:
             return None
-        return (time.monotonic() - self.started) / self.done * max(0, self.samples - self.done)
+        return (time.monotonic() - self.started) / self._done * max(0.0, self._work - self._done)
 
     def line(self) -> str:
         parts = [f"cell {self.cell}/{self.cells} {self.name}", self.step or "loading"]
@@ -78,8 +89,8 @@ class State:
 class PlainWatcher(Watcher):
     """A line at each beginning and end; for logs and pipes."""
 
-    def __init__(self, cells: int, samples: int) -> None:
-        self._state = State(cells, samples)
+    def __init__(self, cells: Sequence[CellPlan]) -> None:
+        self._state = State(cells)
         self._began: dict[str, int] = {}
 
     def cell(self, cell: CellPlan) -> None:
@@ -112,8 +123,8 @@ class PlainWatcher(Watcher):
 class LiveWatcher(PlainWatcher):
     """The same lines, and under them one that lives."""
 
-    def __init__(self, cells: int, samples: int) -> None:
-        super().__init__(cells, samples)
+    def __init__(self, cells: Sequence[CellPlan]) -> None:
+        super().__init__(cells)
         from rich.console import Console
         from rich.live import Live
 

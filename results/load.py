@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from results.cost import Tariff, example_tariff, load_tariff, price_row, with_price
 from results.montecarlo import Variant, simulate, variant_of, with_ranges
 from results.records import CellFacts, Manifest
 from results.rows import Row
+from results.stats import Item, items_of
 from results.store import RunDir, StoreError
 from results.summary import row_of
 from results.validity import step_views
@@ -60,7 +61,7 @@ def find_deployment(manifest: Manifest, name: str) -> CellFacts:
 
 
 def tariff_for(manifest: Manifest, path: Path | None) -> Tariff:
-    """The tariff with the machine entry that bears the host's name, else the one that the file chooses; the shipped example without a path."""
+    """The tariff (without a path: the shipped example) with the machine entry that bears the host's name, else the one that it chooses."""
     tariff = load_tariff(path) if path else example_tariff()
     host = str(manifest.host.get("name") or "")
     if host not in tariff.machines or host == tariff.machine:
@@ -76,7 +77,13 @@ def variants(cell: LoadedCell, tariff: Tariff) -> tuple[Variant, ...]:
     )
 
 
-def priced_rows(found: Sequence[Variant]) -> tuple[Row, ...]:
-    """The rows of the variants with the intervals of their costs, all drawn together."""
+def ranged_variants(cell: LoadedCell, tariff: Tariff) -> tuple[Variant, ...]:
+    """The same with the intervals of the costs, all rows of the cell drawn together."""
+    found = variants(cell, tariff)
     draws = simulate(found) if found else None
-    return tuple(with_ranges(v.row, draws, v.name) for v in found) if draws else ()
+    return tuple(structs.replace(v, row=with_ranges(v.row, draws, v.name)) for v in found) if draws else ()
+
+
+def items(views: Sequence[StepView]) -> tuple[Item, ...]:
+    """Mean score of each item over its answers and over the repeats of a step."""
+    return items_of([(s.sample, s.cluster, s.value) for v in views for s in v.step.scores if s.value is not None])

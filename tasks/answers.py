@@ -298,7 +298,7 @@ class _Reader:
 
     def _past_own_text(self, text: str, at: int, letter: str) -> int:
         """Where "B. Warfarin" ends, or `at` when no option text follows, or -1 when the text of another option does."""
-        start = at + len(text[at:]) - len(text[at:].lstrip(" .):、,"))
+        start = at + len(text[at:]) - len(text[at:].lstrip(" .):、"))
         rest = text[start:].casefold()
         own = self.options.get(letter, "")
         if own and rest.startswith(own):

@@ -10,12 +10,15 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 
+from msgspec import Struct
+
 from tasks.base import Language
 from tasks.numbers import MASS_MG, VOLUME_ML, Number, find_numbers, fold_numbers
 from tasks.read import DATA
 
 _AFTER_MARK = re.compile(r"(?:^|[\n。；;])\s*\d{1,2}\.(\d+(?:\.\d+)?)")
 """In "。4.6小时后复查" the 4 is a list mark and the number is 6."""
+_POWER = re.compile(r"\s?[x×*·]\s?10\^?-?\d{1,2}")
 _LIST_MARK = re.compile(r"(?:^|(?<=[\s；;。：:]))\(?\d{1,2}[.)、）](?![\d.])", re.MULTILINE)
 _WORDS: dict[str, int] = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
@@ -41,7 +44,7 @@ COPY_RUN: dict[Language, int] = {"en": 12, "zh": 20}
 
 def unsupported_numbers(note: str, summary: str) -> tuple[str, ...]:
     """Numbers of the summary that the note does not hold, in order, each once, as written."""
-    values, quantities = _supported(fold_numbers(note))
+    source = _supported(fold_numbers(note))
     folded = _LIST_MARK.sub(lambda m: " " * len(m.group()), fold_numbers(summary))
     missing: dict[str, None] = {}
     for found in find_numbers(folded):
@@ -50,7 +53,7 @@ def unsupported_numbers(note: str, summary: str) -> tuple[str, ...]:
             not written[0].isascii() and not _HAN_COUNT.match(folded, found.start + _han_length(written))
         ):
             continue
-        if abs(found.number.value) not in values and _quantity(found.number) not in quantities:
+        if not source.holds(found.number):
             missing[written] = None
     return tuple(missing)
 
@@ -64,15 +67,33 @@ def _is_name(text: str, at: int) -> bool:
     return at > 0 and text[at - 1].isascii() and (text[at - 1].isalpha() or text[at - 1] == "_")
 
 
-def _supported(note: str) -> tuple[set[Decimal], set[tuple[str, Decimal]]]:
+class _Source(Struct, frozen=True):
+    """What a note holds: all values, those without a unit, and masses and volumes."""
+
+    values: set[Decimal]
+    bare: set[Decimal]
+    quantities: set[tuple[str, Decimal]]
+
+    def holds(self, number: Number) -> bool:
+        """A mass or volume must stand in the note as one or without any unit ("5-10 mg"); "10 days" is no "10 mg"."""
+        quantity = _quantity(number)
+        value = abs(number.value)
+        return value in self.values if quantity is None else quantity in self.quantities or value in self.bare
+
+
+def _supported(note: str) -> _Source:
     numbers = [found.number for found in find_numbers(note)]
-    digits = [*re.findall(r"\d+(?:\.\d+)?", note), *_AFTER_MARK.findall(note)]
+    digits = [*re.findall(r"\d+(?:\.\d+)?", _POWER.sub("", note)), *_AFTER_MARK.findall(note)]
     values = {abs(number.value) for number in numbers} | {Decimal(d) for d in digits}
     for word in _WORD.findall(note.lower()):
         for table, key in ((_WORDS, word), (_SHORTHAND, word), (_MONTHS, word[:3])):
             if key in table:
                 values.add(Decimal(table[key]))
-    return values, {quantity for number in numbers if (quantity := _quantity(number))}
+    return _Source(
+        values=values,
+        bare={abs(number.value) for number in numbers if not number.unit or number.unit.lower() in _SHORTHAND},
+        quantities={quantity for number in numbers if (quantity := _quantity(number))},
+    )
 
 
 def _quantity(number: Number) -> tuple[str, Decimal] | None:

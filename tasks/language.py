@@ -16,7 +16,8 @@ REFUSAL_HEAD_CHARS = 250
 
 _REFUSAL = re.compile(
     r"""\b(?:i|we)(?:\ ?['’]?m|\ am|\ are)?\ (?:can(?:no|['’])?t|can\ not|won['’]t|will\ not|(?:not\ able|unable)\ to
-            |(?:must\ )?decline\ to)\ (?:help|assist|provide|answer|summari[sz]e|comply|fulfil|give|offer|create|generate|discuss|do|process|write|complete)
+            |(?:must\ )?decline\ to)
+            \ (?:help|assist|provide|answer|summari[sz]e|comply|fulfil|give|offer|create|generate|discuss|do|process|write|complete)
         |\bas\ an?\ (?:ai|artificial|language\ model|large\ language)
         |\bi\s?['’]?(?:m|\ am)\ (?:very\ |so\ )?sorry,?\ (?:but\ )?(?:i|this|that)\b
         |^\W*(?:很|非常|十分)?(?:抱歉|对不起|不好意思)

@@ -32,7 +32,7 @@ _NO_UNIT = r"(?!(?:a|an|and|as|at|by|for|from|in|is|of|on|or|out|so|the|then|to|
 _UNIT_WORD = r"[A-Za-zµμΩ°][A-Za-zµμ0-9^]{0,15}"
 _UNIT = re.compile(
     rf"\s?(%|‰|{_NO_UNIT}°?{_UNIT_WORD}(?:[/·.][A-Za-zµμ0-9^]{{1,16}}){{0,3}}|/{_UNIT_WORD}"
-    r"|毫克|微克|千克|克|毫升|升|[天日周月年岁次片粒分级度支])?"
+    r"|毫克|微克|千克|克|毫升|升(?![至高到])|[天日周月年岁次片粒分级度支])?"
 )
 
 MASS_MG = {

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from tasks import choice
-from tasks.base import DataError, Language, Sample, Task
+from tasks.base import DataError, Language, Sample, Scoring, Task
 from tasks.read import MAX_LINE_BYTES
 
 
@@ -41,14 +41,6 @@ class Form(Struct, frozen=True, kw_only=True):
 
     def fits(self, value: Mapping[str, Any]) -> bool:
         return all(f.encode_name in value for f in msgspec.structs.fields(self.kind) if f.required)
-
-
-def absent(name: str, where_from: str) -> DataError:
-    """What a set without a path says: nothing public is shipped."""
-    return DataError(
-        f"{name} is not shipped with Bedside; get it from {where_from} and name the file in the suite: "
-        f'`[tasks.{name}]` `data = "PATH"` (docs/public-data.md says how)'
-    )
 
 
 def read_samples(name: str, path: Path, forms: Sequence[Form], columns: Sequence[str] = ()) -> tuple[Sample, ...]:
@@ -193,7 +185,7 @@ def _check_size(text: str, where: str) -> None:
 
 def _csv_items(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a table with the line that each begins in; rows blank throughout are passed over."""
-    reader = csv.reader(text.splitlines(keepends=True) if "\u2028" not in text else _physical_lines(text), strict=True)
+    reader = csv.reader([line + "\n" for line in text.split("\n")], strict=True)
     names = list(columns)
     begins = 1
     try:
@@ -210,10 +202,6 @@ def _csv_items(text: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[
             yield number, dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}, line {begins}: not a CSV row ({error})") from error
-
-
-def _physical_lines(text: str) -> list[str]:
-    return [line + "\n" for line in text.split("\n")]
 
 
 # --- questions with options ------------------------------------------------------------------------------------------
@@ -253,7 +241,11 @@ def letters(answer: str | None) -> tuple[int, ...]:
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """A question as every set has it, before it is a sample. `count`: how many options there must be."""
+    """A question as every set has it, before it is a sample. `count`: how many options there must be.
+
+    Published sets hold some questions with the same option twice (21 of MedMCQA's validation split): they are kept, since
+    published levels include them, and bear the tag `flaw`.
+    """
 
     question: str
     options: tuple[str, ...]
@@ -265,16 +257,20 @@ class Question(Struct, frozen=True, kw_only=True):
 
     def sample(self) -> Sample:
         """Raises `DataError` for what is wrong with it."""
-        if problem := choice.complaint(self.question, self.options, self.right, self.count):
+        texts = [option.strip() for option in self.options]
+        repeated = all(texts) and len(set(texts)) < len(texts)
+        options = [f"{i} {text}" for i, text in enumerate(texts)] if repeated else texts
+        if problem := choice.complaint(self.question, options, self.right, self.count):
             raise DataError(problem)
         if len(self.right) > 1 and not self.multiple:
             raise DataError(f"{len(self.right)} right answers where one is asked for")
+        tags = {**self.tags, "flaw": "two options are the same" if repeated else ""}
         return Sample(
             id=self.id,
             input=self.question,
             options=self.options,
             target=",".join(map(str, sorted(self.right))),
-            tags={key: value for key, value in self.tags.items() if value},
+            tags={key: value for key, value in tags.items() if value},
             extra={"multiple": True} if self.multiple else {},
         )
 
@@ -282,7 +278,7 @@ class Question(Struct, frozen=True, kw_only=True):
 class Layout(Struct, frozen=True, kw_only=True):
     """A question in the project's JSON Lines layout."""
 
-    id: str
+    id: str | int
     question: str
     options: dict[str, str]
     answer: str
@@ -295,7 +291,7 @@ def layout_form(count: int | None, multiple: bool = False) -> Form:
     def sample(row: Layout, line: Line) -> Sample:
         several = multiple and len(letters(row.answer)) > 1
         return Question(
-            id=row.id, question=row.question, options=by_letter(row.options), right=letters(row.answer), count=count,
+            id=str(row.id), question=row.question, options=by_letter(row.options), right=letters(row.answer), count=count,
             tags={"subject": row.subject}, multiple=several,
         ).sample()  # fmt: skip
 
@@ -351,34 +347,52 @@ class About(Struct, frozen=True, kw_only=True):
     citation: str
 
 
-def choice_task(about: About, forms: Sequence[Form], columns: Sequence[str] = ()) -> Task:
-    """A multiple-choice set in one file."""
-    return choice_task_from(about, partial(_load_choice, about, tuple(forms), tuple(columns)))
+ALL_SCORINGS: tuple[Scoring, ...] = ("likelihood", "letters", "generate")
 
 
-def choice_task_from(about: About, load: Callable[[Path | None], Sequence[Sample]]) -> Task:
-    """A multiple-choice set with a loader of its own."""
+def choice_task(
+    about: About, load: Callable[[Path], Sequence[Sample]], scorings: Sequence[Scoring] = ALL_SCORINGS
+) -> Task:
+    """A multiple-choice set. `load` gets the path that the suite names; the same question asked twice becomes one cluster."""
     return Task(
         name=about.name,
         version=1,
         title=about.title,
         language=about.language,
         kind="choice",
-        metric=choice.METRICS["likelihood"],
+        metric=choice.METRICS[scorings[0]],
         metrics=choice.METRICS,
-        scorings=("likelihood", "letters", "generate"),
+        scorings=tuple(scorings),
         max_tokens=choice.MAX_TOKENS,
         source=about.where_from,
         licence=about.licence,
         citation=about.citation,
         public=True,
-        load=load,
+        load=partial(_load_choice, about, load),
         prompt=partial(choice.prompt, about.language),
         score=partial(choice.score, about.language),
     )
 
 
-def _load_choice(about: About, forms: Sequence[Form], columns: Sequence[str], path: Path | None) -> tuple[Sample, ...]:
+def _load_choice(about: About, load: Callable[[Path], Sequence[Sample]], path: Path | None) -> tuple[Sample, ...]:
+    return clustered(load(given(about, path)))
+
+
+def given(about: About, path: Path | None) -> Path:
+    """The path that the suite names. Raises `DataError` where it names none: nothing public is shipped."""
     if path is None:
-        raise absent(about.name, about.where_from)
-    return clustered(read_samples(about.name, path, forms, columns))
+        raise DataError(
+            f"{about.name} is not shipped with Bedside; get it from {about.where_from} and name the file in the suite: "
+            f'`[tasks.{about.name}]` with `data = "PATH"` (docs/public-data.md says how)'
+        )
+    return path
+
+
+def files_in(path: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """A file itself; of a folder the files of these names that are there, in this order. Raises `DataError` for none."""
+    if not path.is_dir():
+        return (path,)
+    found = tuple(path / name for name in names if (path / name).is_file())
+    if not found:
+        raise DataError(f"{path} holds none of {', '.join(names)}")
+    return found

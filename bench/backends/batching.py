@@ -40,7 +40,7 @@ class Batcher:
         self._dead: BaseException | None = None
         self._door = threading.Lock()
         self.used_cells = 0
-        """Tokens in the cache after the last step; read by other threads."""
+        """Tokens in the cache, as of the last step; read by other threads."""
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
@@ -77,6 +77,8 @@ class Batcher:
 
     def _take(self) -> bool:
         """Fetch what has arrived; waits only when there is nothing to do. False: to be closed."""
+        if not (self._active or self._arrived):
+            self.used_cells = self._count_cells()
         while not self._inbox.empty() or not (self._active or self._arrived):
             job = self._inbox.get()
             if job is None:
@@ -178,7 +180,7 @@ class Batcher:
         except BackendError as error:
             self._fail_all(error)
             return
-        self.used_cells = self._count_cells()
+        self.used_cells = self._count_cells() + self._rows
         for row, then in self._after:
             then(row)
 

@@ -34,6 +34,10 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fail_on_inconclusive: bool = True
 
 
+MEMORY = ("vram_needed_bytes", "host_needed_bytes", "vram_reserved_bytes", "host_memory_bytes")
+"""What stands for memory: what the load needed, else what was taken."""
+
+
 class Check(Struct, frozen=True, kw_only=True):
     """One threshold on one step pair."""
 
@@ -104,7 +108,7 @@ def _step(where: str, step: StepPair, gate: Gate) -> list[Check]:
         found.append(_accuracy(where, step, gate.max_accuracy_drop, gate.confidence))
     asked = (
         ("max_slowdown", gate.max_slowdown, throughput(step.ratios)),
-        ("max_memory_growth", gate.max_memory_growth, _first(step, ("vram_needed_bytes", "host_needed_bytes", "vram_reserved_bytes", "host_memory_bytes"))),
+        ("max_memory_growth", gate.max_memory_growth, _first(step, MEMORY)),
         ("max_energy_growth", gate.max_energy_growth, _first(step, ("energy_per_sample_j",))),
         ("max_cost_growth", gate.max_cost_growth, _first(step, ("cost_per_1k_samples",))),
     )  # fmt: skip

@@ -7,10 +7,10 @@ from msgspec import Struct, structs
 
 from results.compare.metrics import Doubts, Ratio, cost_ratios, doubts, ratios
 from results.compare.pairing import Differs, Side
+from results.load import items
 from results.montecarlo import Variant, simulate
 from results.paired import Comparison, NonInferiority, compare, holm, non_inferiority, pair
 from results.records import Scored
-from results.stats import Item, items_of
 from results.validity.pairs import judge_pair
 
 MARGIN = 0.02
@@ -164,14 +164,8 @@ def _costs(pricing: Pricing, against: Doubts, same: bool) -> tuple[Ratio, ...]:
     return cost_ratios((pricing.base.row, pricing.candidate.row), drawn, against, same, pricing.apart)
 
 
-def items(side: Side) -> tuple[Item, ...]:
-    """Mean score of each item over its answers and repeats."""
-    judged = [s for v in side.views for s in v.step.scores if s.value is not None]
-    return items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None])
-
-
 def _accuracy(base: Side, candidate: Side, against: Doubts, level: Level, same: bool) -> Accuracy | None:
-    one, two = items(base), items(candidate)
+    one, two = items(base.views), items(candidate.views)
     if not one and not two:
         return None
     pairs = pair(two, one)

@@ -40,7 +40,7 @@ def forest(
     if not strips:
         return ""
     wide = 640.0
-    left = min(230.0, 14 + max(width_of(s.name) for s in strips))
+    left = min(250.0, 18 + max(width_of(s.name) for s in strips))
     heights = [max(20.0, 9.0 * len(s.whiskers) + 8) for s in strips]
     bottom = 8 + sum(heights)
     values = [v for s in strips for w in s.whiskers for v in (w.value, w.lo, w.hi) if v is not None]
@@ -101,7 +101,7 @@ def over_time(
         body.append(line(left, y(value), wide - 12, y(value), "grid"))
         body.append(text(show(value), left - 6, y(value) + 4, "t", "end"))
     for value in x.ticks():
-        body.append(text(formats.seconds(value), x(value), floor + 16, "t", "middle"))
+        body.append(text(formats.trimmed_seconds(value), x(value), floor + 16, "t", "middle"))
     body.append(line(left, floor, wide - 12, floor, "axis"))
     at = left
     for number, one in enumerate(lines):

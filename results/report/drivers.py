@@ -24,7 +24,7 @@ class Tornado(Struct, frozen=True, kw_only=True):
     ) -> tuple[str, list[tuple[str, float, float]], float, Callable[[float], str]]:
         """What the chart needs."""
         named = [(n.replace("_", " "), a, b) for n, a, b in self.bars]
-        return t("drives"), named, self.cost, formats.significant
+        return t("drives"), named, self.cost, formats.trimmed
 
 
 def tornado_of(entry: Entry, priced: Priced) -> Tornado | None:

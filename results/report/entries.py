@@ -9,6 +9,9 @@ from results.report.gather import CellPage, RunPage, StepPage
 from results.report.pricing import Priced
 from results.rows import Row
 
+DOT = "\u00a0·\u00a0"
+"""Between the parts of a name, which must not be torn apart at the end of a line."""
+
 
 class Entry(Struct, frozen=True, kw_only=True):
     """One row of the report with everything that stands behind it. `label` tells it from the others of the page."""
@@ -50,9 +53,9 @@ def entries_of(runs: Sequence[RunPage], priced: Priced) -> tuple[Entry, ...]:
     entries = []
     for number, (run, cell, page) in enumerate(found):
         row = priced.rows[f"{page.row.run}/{page.row.cell}/{page.row.step}"]
-        load = f" · {page.facts.load}" if len(loads[cell.facts.id, page.facts.task]) > 1 else ""
+        load = f"{DOT}{page.facts.load}" if len(loads[cell.facts.id, page.facts.task]) > 1 else ""
         repeat = f" #{page.facts.repeat + 1}" if page.facts.repeat else ""
-        where = f" · {run.manifest.run}" if several_runs else ""
+        where = f"{DOT}{run.manifest.run}" if several_runs else ""
         entries.append(
             Entry(
                 name=f"{row.run}/{row.cell}/{row.step}",
@@ -60,7 +63,7 @@ def entries_of(runs: Sequence[RunPage], priced: Priced) -> tuple[Entry, ...]:
                 short=names[cell.facts.deployment]
                 + load
                 + repeat
-                + (f" · {runs.index(run) + 1}" if several_runs else ""),
+                + (f"{DOT}{runs.index(run) + 1}" if several_runs else ""),
                 colour=colours[cell.facts.deployment],
                 machine=machine_of(run.manifest.host),
                 row=row,

@@ -45,6 +45,8 @@ class Example(Struct, frozen=True, kw_only=True):
     target: str | None
     prompt: str | None
     options: tuple[Option, ...] = ()
+    by_length: bool = False
+    """The option chosen has the largest log-likelihood for each character."""
     reasoning: str | None = None
     answer: str | None = None
     detail: str = ""
@@ -168,6 +170,7 @@ def _example(
         target=_target(score, asked),
         prompt=cut(asked.prompt, LONGEST_PROMPT) if asked else None,
         options=_options(score, record, asked) if isinstance(record, Ranked) else (),
+        by_length=step.facts.metric == "acc_norm",
         reasoning=cut(answered.reasoning, LONGEST_ANSWER) if answered else None,
         answer=cut(answered.text, LONGEST_ANSWER) if answered else None,
         detail=score.detail or (record.error or "" if record else ""),

@@ -111,7 +111,7 @@ def _x_scale(chart: Scatter) -> Scale:
     low, high = min(values), max(values)
     if low > 0 and high / low > 4:
         return Scale(low / 1.25, high * 1.45, FRAME.x, FRAME.x + FRAME.width, True)
-    room = (high - low) or abs(high) or 1.0
+    room = max(high - low, 0.1 * abs(high)) or 1.0
     start = max(0.0, low - 0.12 * room) if low >= 0 else low - 0.12 * room
     return Scale(start, high + 0.22 * room, FRAME.x, FRAME.x + FRAME.width)
 

@@ -62,6 +62,13 @@ def seconds(value: float | None) -> str:
     return f"{significant(value / 60)} min" if value >= 120 else f"{significant(value)} s"
 
 
+def trimmed_seconds(value: float) -> str:
+    """For axes."""
+    if value >= 7200:
+        return f"{trimmed(value / 3600)} h"
+    return f"{trimmed(value / 60)} min" if value >= 600 else f"{trimmed(value)} s"
+
+
 def p_value(p: float | None) -> str:
     if p is None:
         return DASH

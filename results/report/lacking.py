@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from results.report.build import Report, memory_bytes
 from results.report.entries import Entry
-from results.report.saying import Speak
+from results.report.saying import Speak, task_name
 from results.rows import Row
 
 LOOKED_AT = (
@@ -25,31 +25,37 @@ class Lack(Struct, frozen=True, kw_only=True):
 
 
 def lacking(report: Report, t: Speak) -> list[Lack]:
-    """Figures and rows with the same reason are told together."""
-    by_reason: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
-    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Figures with the same reason in the same rows are told together."""
+    places: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in report.entries:
         for figure in LOOKED_AT:
             value = memory_bytes(entry.row) if figure == "memory" else getattr(entry.row, figure)
             if value is None:
-                places[figure, why_empty(entry, figure, t)].append(f"{entry.label} ({entry.row.task})")
-    for (figure, why), rows in places.items():
-        by_reason[why, tuple(rows)].append(t("w_" + figure))
-    found = [
-        Lack(what=t("list").join(figures), where=_where(rows, len(report.entries), t), why=why)
-        for (why, rows), figures in by_reason.items()
-    ]
+                places[figure, why_empty(entry, figure, t)].append(entry)
+    together: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (figure, why), entries in places.items():
+        together[why, _where(entries, report, t)].append(t("w_" + figure))
+    found = [Lack(what=t("list").join(f), where=where, why=why) for (why, where), f in together.items()]
     if not any((r.energy_boundary or "").startswith("node") for r in report.rows):
         found.append(Lack(what=t("missing_node"), where=t("missing_everywhere"), why=t("missing_node_why")))
     found.append(Lack(what=t("missing_clinical"), where=t("missing_everywhere"), why=t("missing_clinical_why")))
     return found
 
 
-def _where(rows: tuple[str, ...], all_rows: int, t: Speak) -> str:
-    if len(rows) == all_rows and all_rows > 1:
+def _where(entries: list[Entry], report: Report, t: Speak) -> str:
+    """Whole tasks by name, other rows one by one, a dozen at most."""
+    if len(entries) == len(report.entries) > 1:
         return t("missing_everywhere")
-    shown = t("list").join(rows[:8])
-    return shown + (f" … (+{len(rows) - 8})" if len(rows) > 8 else "")
+    left = {e.name: e for e in entries}
+    parts = []
+    for group in report.groups:
+        if len(group.entries) > 1 and all(e.name in left for e in group.entries):
+            parts.append(t("missing_task", task=task_name(group.task, t)))
+            for e in group.entries:
+                del left[e.name]
+    rest = [f"{e.label} ({task_name(e.row.task, t)})" for e in left.values()]
+    parts += rest[:12] + ([f"… +{len(rest) - 12}"] if len(rest) > 12 else [])
+    return t("list").join(parts)
 
 
 def why_empty(entry: Entry, figure: str, t: Speak) -> str:

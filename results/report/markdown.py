@@ -35,7 +35,7 @@ def markdown(report: Report, lang: str) -> str:
 
 
 def _table(report: Report, t: Speak) -> list[str]:
-    keys = ("h_variant", "h_task", "h_accuracy", "h_cost_1k", "h_speed", "h_e2e", "h_memory", "h_energy", "h_valid")
+    keys = ("h_variant", "h_load", "h_accuracy", "h_cost_1k", "h_speed", "h_e2e", "h_memory", "h_energy", "h_valid")
     lines = ["| " + " | ".join(t(k) for k in keys) + " |", "|" + "---|" * len(keys)]
     for e in report.entries:
         row, mark = e.row, "~" if estimated(e.row) else ""

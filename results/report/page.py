@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from results.report import formats
-from results.report.build import Group, Report, estimated, memory_bytes, throughput
+from results.report.build import Group, Report, estimated
 from results.report.charts import swings
 from results.report.differences import MARGIN
 from results.report.entries import Entry
 from results.report.gather import CellPage, RunPage, StepPage
 from results.report.lacking import Lack, lacking
-from results.report.plots import curve_chart, difference_chart, memory_chart, power_chart, tag_chart, tag_name
+from results.report.plots import (
+    curve_chart,
+    difference_chart,
+    memory_chart,
+    once_each,
+    power_chart,
+    tag_chart,
+    tag_name,
+    tag_values,
+)
 from results.report.saying import Speak, badges, metric_name, of_all, of_task, task_name
+from results.report.table import table_of
 from results.report.words import speaker
 from results.rows import Row
 
@@ -90,6 +100,7 @@ def _context(report: Report, lang: str, t: Speak) -> dict[str, Any]:
         "currency": report.tariff.currency,
         "filters": _filters(report.entries, t),
         "filter_values": filter_values,
+        "cell_anchor": cell_anchor,
         "cells": [_cell(run, cell, report, t) for run in runs for cell in run.cells],
         "lacks": lacking(report, t),
         "failures": [(run, cell) for run in runs for cell in run.cells if cell.outcome != "ok"],
@@ -99,12 +110,11 @@ def _context(report: Report, lang: str, t: Speak) -> dict[str, Any]:
         "metrics": t("list").join(dict.fromkeys(f"{g.task}: {g.metric}" for g in report.groups if not g.speed)),
         "machines": _machines(runs),
         "estimated": estimated,
-        "memory_bytes": memory_bytes,
-        "throughput": throughput,
         "margin": f"{100 * MARGIN:g}",
         "tag_name": lambda tag: tag_name(tag, t),
         "version": next((r.manifest.versions["bedside"] for r in runs if "bedside" in r.manifest.versions), ""),
         "dash": formats.DASH,
+        "power_classes": ", ".join(sorted({e.row.power_class for e in report.entries if e.row.power_class})),
     }
 
 
@@ -127,13 +137,19 @@ def filter_values(entry: Entry) -> dict[str, str]:
     }
 
 
-def _filters(entries: Sequence[Entry], t: Speak) -> list[tuple[str, str, list[str]]]:
+def cell_anchor(entry: Entry) -> str:
+    """Where the entry's cell stands on the page."""
+    return f"cell-{entry.run.manifest.run}-{entry.cell.facts.id}"
+
+
+def _filters(entries: Sequence[Entry], t: Speak) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Only those that have something to choose from."""
     found = []
     for name in FILTERS:
         values = list(dict.fromkeys(v for e in entries if (v := filter_values(e)[name])))
         if len(values) > 1:
-            found.append((name, t("filter_" + name), values))
+            shown = [(v, task_name(v, t) if name == "task" else v) for v in values]
+            found.append((name, t("filter_" + name), shown))
     return found
 
 
@@ -148,11 +164,13 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         "entries": entries,
         "name": task_name(group.task, t),
         "metric": metric_name(group.metric, t),
+        "table": table_of(group),
         "said": of_task(group, report, t),
         "main": _markup(charts[0][1]),
         "others": [(c, _markup(svg)) for c, svg in charts[1:]],
         "difference": _markup(difference_chart(group.differences, entries, t)),
         "reference": entries[references[0]].label if len(references) == 1 else t("differences_many"),
+        "once": once_each(group),
         "tags": [(tag, _markup(tag_chart(group, tag, t)), _tag_table(group, tag)) for tag in tags],
         "positions": [e for e in group.entries if e.step.positions],
         "example": next((e for e in group.entries if e.step.examples), None),
@@ -166,16 +184,15 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
 
 
 def _tag_table(group: Group, tag: str) -> list[tuple[str, list[tuple[Entry, Any]]]]:
-    values = dict.fromkeys(s.value for e in group.entries for s in e.step.tags if s.tag == tag)
     return [
         (
-            v,
+            value,
             [
-                (e, next((s.interval for s in e.step.tags if s.tag == tag and s.value == v), None))
-                for e in group.entries
+                (e, next((s.interval for s in e.step.tags if s.tag == tag and s.value == value), None))
+                for e in once_each(group)
             ],
         )
-        for v in values
+        for value in tag_values(group, tag)
     ]
 
 
@@ -190,9 +207,13 @@ def _cost_power(group: Group, t: Speak) -> str:
     shares = [
         e.row.cost_energy_share for e in group.entries if estimated(e.row) and e.row.cost_energy_share is not None
     ]
-    if not shares:
-        return ""
-    return t("key_cost_power", lo=formats.percent(min(shares), 0), hi=formats.percent(max(shares), 0))
+    return t("key_cost_power", share=_between(shares, t)) if shares else ""
+
+
+def _between(shares: Sequence[float], t: Speak) -> str:
+    """A range of shares, or one where both ends read alike."""
+    lo, hi = formats.percent(min(shares), 0), formats.percent(max(shares), 0)
+    return lo if lo == hi else t("from_to", lo=lo, hi=hi)
 
 
 def _markup(svg: str) -> Any:
@@ -212,7 +233,7 @@ def _cell(run: RunPage, cell: CellPage, report: Report, t: Speak) -> dict[str, A
         "power": _markup(power_chart(cell, t)),
         "memory": _markup(memory_chart(cell, t)),
         "identity": _identity(cell),
-        "steps": [(e, _validity(e.step)) for e in entries],
+        "steps": [(e, _validity(e.step), _percentiles(e.row)) for e in entries],
     }
 
 
@@ -255,6 +276,15 @@ def _identity(cell: CellPage) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found if value is not None]
 
 
+def _percentiles(row: Row) -> list[tuple[str, str, str]]:
+    """Median and 95th percentile of each time that the step has."""
+    named = (("ttft", "TTFT"), ("ttfat", "TTFAT"), ("tpot", "TPOT"), ("e2e", "E2E"))
+    found = ((name, getattr(row, f"{key}_p50_ms"), getattr(row, f"{key}_p95_ms")) for key, name in named)
+    return [
+        (n, formats.milliseconds(a), formats.milliseconds(b)) for n, a, b in found if a is not None or b is not None
+    ]
+
+
 def _validity(step: StepPage) -> dict[str, Any]:
     by_verdict: dict[str, list[Any]] = {"pass": [], "fail": [], "not_applicable": [], "unknown": []}
     for finding in step.findings:
@@ -287,7 +317,7 @@ def _estimates(report: Report, t: Speak) -> list[str]:
         )
         shares = [r.cost_energy_share for r in rows if r.cost_energy_share is not None]
         if shares:
-            said.append(t("est_cost", lo=formats.percent(min(shares), 0), hi=formats.percent(max(shares), 0)))
+            said.append(t("est_cost", share=_between(shares, t)))
     prices = _prices(report)
     unverified = sum("not verified" in p[3] for p in prices)
     if unverified:

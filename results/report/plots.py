@@ -2,25 +2,29 @@
 
 from collections.abc import Callable, Sequence
 
+from msgspec import structs
+
 from results.frontier import Point
 from results.report import charts, formats
-from results.report.build import Axis, Curve, Group, estimated, memory_bytes
+from results.report.build import Axis, Curve, Group, estimated
 from results.report.charts import Strip, Whisker
 from results.report.differences import MARGIN, Difference
 from results.report.entries import Entry
 from results.report.figures import Dot, Scatter, scatter
 from results.report.gather import CellPage
 from results.report.saying import Speak, task_name
-from results.report.series import Mark
+from results.report.series import Line, Mark
 
 SHOW_X: dict[Axis, Callable[[float], str]] = {
     "cost_per_1k_samples": formats.trimmed,
     "cost_per_correct": formats.trimmed,
     "energy_per_sample_j": formats.trimmed,
-    "memory_bytes": lambda v: formats.trimmed(v / 2**30),
+    "memory_bytes": formats.trimmed,
     "e2e_p50_ms": formats.trimmed,
     "user_tokens_per_s": formats.trimmed,
 }
+UNIT: dict[Axis, float] = {"memory_bytes": 2**-30, "cost_per_correct": 1000.0}
+"""What a value is multiplied by to be shown; costs of a correct answer are told for a thousand."""
 MOST_STRIPED = 12
 """Variants that a row of a chart can hold and still be read."""
 
@@ -37,7 +41,8 @@ def curve_chart(group: Group, curve: Curve, t: Speak, currency: str) -> str:
         for p in curve.points
         if p.x is not None and p.y is not None
     )
-    places = {p.name: (p.x, p.y) for p in curve.points}
+    unit = UNIT.get(curve.axis, 1.0)
+    places = {p.name: (unit * p.x if p.x is not None else None, p.y) for p in curve.points}
     spread = curve.spread
     bracket = (spread.low, spread.high) if spread and spread.low is not None and spread.high is not None else None
     return scatter(
@@ -49,7 +54,7 @@ def curve_chart(group: Group, curve: Curve, t: Speak, currency: str) -> str:
             y_format=show_y,
             dots=dots,
             frontier=tuple((x, y) for x, y in (places[n] for n in curve.frontier) if x is not None and y is not None),
-            band=curve.band,
+            band=tuple((unit * x, lo, hi) for x, lo, hi in curve.band),
             bracket=bracket,
             bracket_label=_shared("bracket", bracket, t) if bracket else "",
             bracket_note=_shared("key_shared", bracket, t) if bracket else "",
@@ -64,7 +69,7 @@ def _shared(key: str, bracket: tuple[float, float], t: Speak) -> str:
 
 
 def _dot(p: Point, curve: Curve, entry: Entry, t: Speak, names: tuple[str, str]) -> Dot:
-    x, y = p.x or 0.0, p.y or 0.0
+    x, y = (p.x or 0.0) * UNIT.get(curve.axis, 1.0), p.y or 0.0
     own = curve.spread.own.get(p.name) if curve.spread else None
     chance = curve.probability.get(p.name)
     extra = t("note_frontier", p=formats.probability(chance)) if chance is not None else ""
@@ -102,8 +107,8 @@ def _kind(p: Point, curve: Curve, entry: Entry) -> str:
 
 def tag_chart(group: Group, tag: str, t: Speak) -> str:
     """Accuracy by the values of one tag, a line for each variant."""
-    shown = group.entries[:MOST_STRIPED]
-    values = dict.fromkeys(s.value for e in shown for s in e.step.tags if s.tag == tag)
+    shown = once_each(group)[:MOST_STRIPED]
+    values = tag_values(group, tag)
     strips = []
     for value in values:
         found = [(e, s.interval) for e in shown for s in e.step.tags if s.tag == tag and s.value == value]
@@ -122,6 +127,24 @@ def tag_chart(group: Group, tag: str, t: Speak) -> str:
         strips.append(Strip(name=value.replace("_", " "), whiskers=whiskers))
     name = t("tags_text", tag=tag_name(tag, t)).partition(".")[0]
     return charts.forest(name, strips, lambda v: formats.percent(v, 0), limits=(0.0, 1.0))
+
+
+def once_each(group: Group) -> list[Entry]:
+    """The first row with scores of each deployment: other loads ask the same items."""
+    found: dict[tuple[str, str], Entry] = {}
+    for e in group.entries:
+        if e.step.values:
+            found.setdefault((e.row.run, e.row.cell), e)
+    return list(found.values())
+
+
+def tag_values(group: Group, tag: str) -> list[str]:
+    """In a natural order where there is one."""
+    found = dict.fromkeys(s.value for e in group.entries for s in e.step.tags if s.tag == tag)
+    return sorted(found, key=lambda v: (LEVELS.index(v) if v in LEVELS else len(LEVELS), v))
+
+
+LEVELS = ("easy", "medium", "hard")
 
 
 def tag_name(tag: str, t: Speak) -> str:
@@ -147,25 +170,29 @@ def difference_chart(differences: Sequence[Difference], entries: dict[str, Entry
 
 
 def power_chart(cell: CellPage, t: Speak) -> str:
-    line = cell.timeline
-    return (
-        charts.over_time(
-            f"{t('cell_power')}: {cell.facts.deployment}", line.power, line.marks, line.seconds, formats.significant,
-            t("watts"), lambda m: mark_name(m, t),
-        )
-        if line else ""
-    )  # fmt: skip
+    """Watts of every power meter; empty where none was read."""
+    return _over_time(cell, cell.timeline.power, t("cell_power"), t("watts"), t) if cell.timeline else ""
 
 
 def memory_chart(cell: CellPage, t: Speak) -> str:
-    line = cell.timeline
-    return (
-        charts.over_time(
-            f"{t('cell_memory')}: {cell.facts.deployment}", line.memory, line.marks, line.seconds, formats.gib,
-            t("bytes"), lambda m: mark_name(m, t),
-        )
-        if line else ""
-    )  # fmt: skip
+    """Memory of the process tree and of the accelerators; empty where none was read."""
+    if cell.timeline is None:
+        return ""
+    largest = max((v for line in cell.timeline.memory for v in line.values if v is not None), default=0.0)
+    name, unit = ("GiB", 2.0**-30) if largest >= 2**30 else ("MiB", 2.0**-20)
+    lines = [
+        structs.replace(line, values=tuple(unit * v if v is not None else None for v in line.values))
+        for line in cell.timeline.memory
+    ]
+    return _over_time(cell, lines, t("cell_memory"), name, t)
+
+
+def _over_time(cell: CellPage, lines: Sequence[Line], name: str, unit: str, t: Speak) -> str:
+    time = cell.timeline
+    if time is None:
+        return ""
+    title = f"{name}: {cell.facts.deployment}"
+    return charts.over_time(title, lines, time.marks, time.seconds, formats.trimmed, unit, lambda m: mark_name(m, t))
 
 
 def mark_name(mark: Mark, t: Speak) -> str:
@@ -177,6 +204,3 @@ def mark_name(mark: Mark, t: Speak) -> str:
             return t("m_" + mark.kind)
         case "idle":
             return t("m_" + mark.name)
-
-
-__all__ = ["curve_chart", "difference_chart", "memory_bytes", "memory_chart", "power_chart", "tag_chart"]

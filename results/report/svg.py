@@ -92,7 +92,7 @@ class Box(Struct, frozen=True):
 
 def width_of(content: str, size: float = 12.0) -> float:
     """About how wide a text will be; Chinese characters are square."""
-    return sum(size if ord(c) > 0x2E7F else size * 0.56 for c in content)
+    return sum(size if ord(c) > 0x2E7F else size * 0.6 for c in content)
 
 
 def place_labels(

@@ -134,7 +134,7 @@ def scored_alone(context: Sequence[int], continuations: Sequence[Sequence[int]])
     return tuple(Continuation(score(c), len(c)) for c in continuations)
 
 
-@pytest.fixture()
+@pytest.fixture
 def decoder() -> HistoryDecoder:
     return HistoryDecoder()
 
@@ -326,11 +326,23 @@ def test_stop_strings_end_an_answer_before_themselves(decoder: HistoryDecoder) -
     assert chunks[-1].usage.output_tokens == 3
 
 
-def test_the_cache_in_use_is_told(decoder: HistoryDecoder) -> None:
+def test_the_cache_in_use_is_told_while_it_is_in_use(decoder: HistoryDecoder) -> None:
+    seen: list[int] = []
+
+    class Looking:
+        def close(self) -> None:
+            """Holds nothing."""
+
+        def pick(self, row: int) -> int:
+            seen.append(batcher.used_cells)
+            return decoder.pick(row)
+
     batcher = Batcher(decoder, slots=2)
-    answer(batcher, writing(decoder, [1, 2], 5, ignore_end=True))
-    assert batcher.used_cells == 6
+    job = Writing(prompt=[1, 2], max_tokens=5, sampler=Looking, text=TextStream(), ignore_end=True)
+    answer(batcher, job)
     batcher.close()
+    assert seen == [2, 3, 4, 5, 6]
+    assert batcher.used_cells == 0
 
 
 def test_common_length() -> None:

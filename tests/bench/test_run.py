@@ -47,7 +47,7 @@ def test_a_run_is_measured_scored_reported_and_sealed(write_suite: Suite, tmp_pa
 
 def test_each_way_to_fail_is_an_outcome_and_the_others_go_on(write_suite: Suite, tmp_path: Path) -> None:
     suite = write_suite(
-        head="limit = 4\nload_timeout_s = 2.0\nstall_timeout_s = 2.0",
+        head="limit = 4\nload_timeout_s = 8.0\nstall_timeout_s = 4.0",
         dies={"die_after": 1},
         dies_in_load={"die_in_load": True},
         hangs={"hang_after": 1},
@@ -60,8 +60,8 @@ def test_each_way_to_fail_is_an_outcome_and_the_others_go_on(write_suite: Suite,
     assert ended(folder) == {
         "dies": ("crashed", "signal 9"),
         "dies_in_load": ("crashed", "signal 9"),
-        "hangs": ("timeout", "no sign of progress for 2 s while running"),
-        "hangs_in_load": ("timeout", "no sign of progress for 2 s while loading"),
+        "hangs": ("timeout", "no sign of progress for 4 s while running"),
+        "hangs_in_load": ("timeout", "no sign of progress for 8 s while loading"),
         "no_memory": ("oom", "the engine could not get the memory it needs"),
         "good": ("ok", ""),
     }

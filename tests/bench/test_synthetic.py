@@ -139,7 +139,7 @@ def test_the_types_are_those_that_llama_cpp_itself_would_choose(tmp_path: Path):
             "smollm2-135m",
             {"layers": 10, "hidden": 192, "heads": 3, "kv_heads": 1, "head_size": 64, "intermediate": 512},
         ),
-        ("deepseek-v3", {**LATENT, "layers": 17, "hidden": 256}),
+        ("deepseek-v3", {**LATENT, "layers": 17, "hidden": 256, "experts": replace(EXPERTS, count=16, active=4)}),
     ):
         entry = by_family(family)
         shape = replace(entry.shape, **(SMALL | changes))

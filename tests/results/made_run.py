@@ -226,7 +226,7 @@ def _facts(cell: Made, planned: tuple[StepFacts, ...], model: str) -> CellFacts:
         quantisation=cell.quantisation,
         settings={"context": 1536},
         steps=tuple(x for pair in zip(warmups, planned, strict=True) for x in pair),
-        prediction=Prediction(total_bytes=300_000_000, fits=True, decode_tokens_per_s_ceiling=180.0),
+        prediction=Prediction(total_bytes=300_000_000, fits=True, decode_tokens_per_s_ceiling=900.0),
         skipped=cell.skipped,
     )
 
