@@ -326,3 +326,21 @@ def accept(
     from bench import commands
 
     return commands.accept(spec, run, json, out)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[str, typer.Option("--to", help="csv, parquet, pytest-benchmark, lm-eval or junit.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File (lm-eval: folder) to write; else named after the run."),
+    ] = None,
+    tariff: Annotated[
+        Path | None, typer.Option("--tariff", help="Prices (TOML) for csv and parquet; else the shipped example.")
+    ] = None,
+) -> int:
+    """Write a run in a format of others."""
+    from bench import commands
+
+    return commands.export(run, to, out, tariff)

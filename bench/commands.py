@@ -106,3 +106,18 @@ def accept(spec: Path, run: Path, json: bool, out: Path | None) -> int:
             print(f"{clause.number}. {verdict}: {clause.asked.en} [{clause.subject}]: {clause.found.en}{decides}")
         print(f"page: {page}")
     return OK if accepted.verdict == "met" else GATE_FAILED
+
+
+def export(run: Path, to: str, out: Path | None, tariff: Path | None) -> int:
+    """Write a run in another format; a single file, or a folder where the format has one file for each model."""
+    from results.export import FORMATS, SUFFIX, export_run
+
+    chosen = next((f for f in FORMATS if f == to), None)
+    if chosen is None:
+        raise ConfigError(f"--to {to}: unknown; one of {', '.join(FORMATS)}")
+    files = export_run(run, chosen, tariff)
+    target = out or Path(f"{run.resolve().name}_{chosen}{SUFFIX[chosen]}")
+    for name, data in files.items():
+        write_bytes(target / name if name else target, data, (run,))
+    print(target)
+    return OK

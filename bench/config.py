@@ -158,6 +158,15 @@ class TaskOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """What a suite may say of one task; `None` leaves it to the suite, the model's recipe or the task, in this order."""
 
     data: str | None = None
+    """A path, or `hf:OWNER/NAME@REVISION:[CONFIG/]SPLIT`, which is fetched once with `--download`."""
+    sha256: str | None = None
+    """Of the data file as it must be; another one is refused."""
+    where: dict[str, str] = {}
+    """Only items that bear these tags: `{ subject = "anatomy" }`."""
+    shots: Annotated[int, Meta(ge=0)] = 0
+    """So many solved examples before every ranked question, the same for all, so that an engine evaluates them once."""
+    shots_data: str | None = None
+    """Where the examples stand, in a form that the task reads; the first ones are taken (after `where`)."""
     scoring: Literal["likelihood", "letters", "generate"] | None = None
     limit: Positive | None = None
     offset: Annotated[int, Meta(ge=0)] = 0

@@ -14,6 +14,8 @@ class JobStep(Struct, frozen=True, kw_only=True):
     seed: int
     requests: tuple[Request, ...] = ()
     ranks: tuple[RankRequest, ...] = ()
+    seconds: float = 0.0
+    """Of a warm-up: it is repeated until it has lasted so long."""
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -26,7 +28,6 @@ class Job(Struct, frozen=True, kw_only=True):
     """Rest between loading and the first step, so that the idle draw with the model in memory is on record."""
     state_every_s: float = 1.0
     memory_limit_bytes: int | None = None
-    keep_text: bool = True
 
 
 EXIT_OUT_OF_MEMORY = 77

@@ -12,6 +12,7 @@ from bench.config import (
     BackendSettings,
     Deployment,
     LlamaCppSettings,
+    Load,
     OpenAIServerSettings,
     RecordedSettings,
     Suite,
@@ -22,10 +23,12 @@ from bench.config import (
 from bench.job import Job, JobStep
 from bench.models import Weights
 from bench.render import Asking, StepPlan, TaskData, choose_scoring, render_step, warmup_of
-from results.records import CellFacts, Prediction
+from results.records import CellFacts, Prediction, StepFacts
 
-WARMUP_REQUESTS = {"smoke": 1, "nightly": 2, "procurement": 2}
+WARMUP_REQUESTS = 2
 """Warm-up requests for each request in flight."""
+WARMUP_SECONDS = {"smoke": 0.0, "nightly": 30.0, "procurement": 30.0}
+"""The warm-up is repeated until it has lasted so long."""
 
 
 class CellPlan(Struct, frozen=True, kw_only=True):
@@ -37,21 +40,18 @@ class CellPlan(Struct, frozen=True, kw_only=True):
     steps: tuple[StepPlan, ...]
     idle_s: float
 
-    def job(self, done: frozenset[str], keep_text: bool, profile: str) -> Job:
+    def job(self, done: frozenset[str]) -> Job:
         """The steps that are not done yet, each behind its warm-up."""
         steps: list[JobStep] = []
         for step in self.steps:
-            if step.job.name in done:
-                continue
-            in_flight = step.job.load.concurrency or 1
-            steps += [warmup_of(step.job, in_flight * WARMUP_REQUESTS[profile]), step.job]
+            if step.job.name not in done:
+                steps += [step.warmup, step.job]
         return Job(
             cell=self.facts.id,
             settings=self.settings,
             steps=tuple(steps),
             idle_s=self.idle_s,
             memory_limit_bytes=self.deployment.memory_limit_bytes,
-            keep_text=keep_text,
         )
 
 
@@ -113,7 +113,7 @@ def _cell(
         active_parameters_b=entry.active_parameters_b if entry and not deployment.layers else None,
         quantisation=deployment.quantise,
         settings=dict(deployment.settings),
-        steps=tuple(s.facts for s in steps),
+        steps=tuple(facts for step in steps for facts in _facts_of(step)),
         synthetic_weights=deployment.model.startswith("synthetic:"),
     )
     return CellPlan(facts=facts, deployment=deployment, settings=settings, steps=steps, idle_s=suite.idle_s)
@@ -137,8 +137,21 @@ def _steps(suite: Suite, data: Mapping[str, TaskData], asking: Asking) -> list[S
             loads = task_data.options.load or suite.load
             if choose_scoring(task_data, asking) != "generate" and task_data.task.kind != "speed":
                 loads = loads[:1]
-            steps += [render_step(task_data, asking, load, repeat, suite.seed) for load in loads]
+            steps += [_step(suite, task_data, asking, load, repeat) for load in loads]
     return steps
+
+
+def _step(suite: Suite, data: TaskData, asking: Asking, load: Load, repeat: int) -> StepPlan:
+    facts, job = render_step(data, asking, load, repeat, suite.seed)
+    requests = (load.concurrency or 1) * WARMUP_REQUESTS
+    return StepPlan(facts=facts, job=job, warmup=warmup_of(job, requests, WARMUP_SECONDS[suite.profile]))
+
+
+def _facts_of(step: StepPlan) -> tuple[StepFacts, StepFacts]:
+    """A step's warm-up and the step, as they stand in the manifest."""
+    count = len(step.warmup.requests) + len(step.warmup.ranks)
+    warmup = msgspec.structs.replace(step.facts, name=step.warmup.name, items=count, samples=count, warmup=True)
+    return warmup, step.facts
 
 
 def most_in_flight(steps: tuple[StepPlan, ...]) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from bench.backends import RankRequest, Request, Sampling, Turn
 from bench.catalogue import Recipe
 from bench.config import ConfigError, Load, SamplingOptions, TaskOptions
+from bench.datasets_source import named_data
 from bench.job import JobStep
 from results.records import StepFacts
 from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange
@@ -24,10 +25,18 @@ class TaskData(msgspec.Struct, frozen=True):
     options: TaskOptions
     samples: tuple[Sample, ...]
     sha256: str
+    file_sha256: str | None = None
+    """Of the file or folder that was named; None for embedded data."""
+    shots: tuple[Sample, ...] = ()
 
 
 def load_tasks(
-    wanted: Mapping[str, TaskOptions], known: Mapping[str, Task], limit: int | None, seed: int, base: Path
+    wanted: Mapping[str, TaskOptions],
+    known: Mapping[str, Task],
+    limit: int | None,
+    seed: int,
+    base: Path,
+    download: bool = False,
 ) -> dict[str, TaskData]:
     """Read the data of every task. The order is shuffled once by the seed, so that a `limit` is a fair sample.
 
@@ -38,19 +47,45 @@ def load_tasks(
     loaded = {}
     for name, options in wanted.items():
         task = known[name]
-        try:
-            samples = list(task.load(base / options.data if options.data else None))
-        except DataError as error:
-            raise ConfigError(f"task `{name}`: {error}") from error
+        path, file_sha256 = named_data(name, options.data, options.sha256, base, download)
+        samples = _read(task, path, options)
         digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()
         if task.kind != "speed":
             random.Random(f"{seed}:{name}").shuffle(samples)
         count = options.limit if limit is None else min(limit, options.limit or limit)
-        if not samples:
-            raise ConfigError(f"task `{name}`: no samples in its data")
         start = options.offset % len(samples)
-        loaded[name] = TaskData(task, options, tuple((samples[start:] + samples[:start])[:count]), digest)
+        chosen = tuple((samples[start:] + samples[:start])[:count])
+        loaded[name] = TaskData(task, options, chosen, digest, file_sha256, _shots(task, options, base, download))
     return loaded
+
+
+def _read(task: Task, path: Path | None, options: TaskOptions) -> list[Sample]:
+    try:
+        samples = list(task.load(path))
+    except DataError as error:
+        raise ConfigError(f"task `{task.name}`: {error}") from error
+    if not samples:
+        raise ConfigError(f"task `{task.name}`: no samples in its data")
+    for tag, value in options.where.items():
+        kept = [sample for sample in samples if sample.tags.get(tag) == value]
+        if not kept:
+            there = ", ".join(sorted({sample.tags[tag] for sample in samples if tag in sample.tags})[:20]) or "none"
+            raise ConfigError(f"task `{task.name}`: no item has {tag} = {value!r} in `where`; there are {there}")
+        samples = kept
+    return samples
+
+
+def _shots(task: Task, options: TaskOptions, base: Path, download: bool) -> tuple[Sample, ...]:
+    """The solved examples. Raises `ConfigError` where they cannot be had or could not be shown."""
+    if not options.shots:
+        return ()
+    if options.shots_data is None or task.kind not in ("choice", "label"):
+        raise ConfigError(f"task `{task.name}`: `shots` needs `shots_data`, and a task of questions with options")
+    path, _ = named_data(task.name, options.shots_data, None, base, download)
+    found = [sample for sample in _read(task, path, options) if "," not in sample.target]
+    if len(found) < options.shots:
+        raise ConfigError(f"task `{task.name}`: {options.shots_data} has {len(found)} examples, not {options.shots}")
+    return tuple(found[: options.shots])
 
 
 def shift_of(sample_id: str, repeat: int, seed: int) -> int:
@@ -65,10 +100,11 @@ def seed_of(sample_id: str, repeat: int, seed: int) -> int:
 
 
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A step as it is recorded and as it is sent."""
+    """A step as it is recorded and as it is sent, and what is sent before it."""
 
     facts: StepFacts
     job: JobStep
+    warmup: JobStep
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +123,13 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
         return self.recipe.top_p if self.sampling.top_p is None else self.sampling.top_p
 
 
-def render_step(data: TaskData, asking: Asking, load: Load, repeat: int, seed: int) -> StepPlan:
-    """The requests of one task under one load for one deployment."""
+def render_step(data: TaskData, asking: Asking, load: Load, repeat: int, seed: int) -> tuple[StepFacts, JobStep]:
+    """The requests of one task under one load for one deployment, and what is recorded of them."""
     scoring = choose_scoring(data, asking)
     answers = 1 if scoring != "generate" or data.task.kind == "speed" else _answers_per_item(data, asking)
     pairs = [(sample, k) for k in range(answers) for sample in data.samples]
-    prompts = [data.task.prompt(_arranged(data, sample, k, seed), scoring) for sample, k in pairs]
+    examples = solved(data, scoring)
+    prompts = [_after(examples, data.task.prompt(_arranged(data, sample, k, seed), scoring)) for sample, k in pairs]
     name = f"{data.task.name}@{load.name}" + (f"#{repeat + 1}" if repeat else "")
     job = JobStep(
         name=name,
@@ -105,7 +142,7 @@ def render_step(data: TaskData, asking: Asking, load: Load, repeat: int, seed: i
         ),
         ranks=_ranks(pairs, prompts),
     )
-    return StepPlan(facts=_facts(data, asking, job, scoring, answers, repeat), job=job)
+    return _facts(data, asking, job, scoring, answers, repeat), job
 
 
 def choose_scoring(data: TaskData, asking: Asking) -> Scoring:
@@ -120,7 +157,7 @@ def choose_scoring(data: TaskData, asking: Asking) -> Scoring:
     return task.scorings[0]
 
 
-def warmup_of(step: JobStep, requests: int) -> JobStep:
+def warmup_of(step: JobStep, requests: int, seconds: float) -> JobStep:
     """Requests from the end of the step, short, so that the measured ones are not warmed one by one."""
     seed = step.seed + 1_000_003
     short = tuple(
@@ -133,7 +170,24 @@ def warmup_of(step: JobStep, requests: int) -> JobStep:
         for r in step.requests[-requests:]
     )
     load = Load(concurrency=step.load.concurrency or 1)
-    return JobStep(name=f"warmup:{step.name}", load=load, seed=seed, requests=short, ranks=step.ranks[-requests:])
+    return JobStep(
+        name=f"warmup:{step.name}", load=load, seed=seed, requests=short, ranks=step.ranks[-requests:], seconds=seconds
+    )
+
+
+def solved(data: TaskData, scoring: Scoring) -> str:
+    """The examples as text, each followed by a blank line, as lm-evaluation-harness joins them; "" for none."""
+    text = ""
+    for shot in data.shots:
+        prompt = data.task.prompt(shot, scoring)
+        if not isinstance(prompt, Rank):
+            raise ConfigError(f"task `{data.task.name}`: `shots` are for ranked questions, not for `{scoring}`")
+        text += f"{prompt.context}{prompt.continuations[int(shot.target)]}\n\n"
+    return text
+
+
+def _after(examples: str, prompt: Prompt) -> Prompt:
+    return msgspec.structs.replace(prompt, context=examples + prompt.context) if isinstance(prompt, Rank) else prompt
 
 
 def _answers_per_item(data: TaskData, asking: Asking) -> int:
@@ -224,6 +278,8 @@ def _facts(data: TaskData, asking: Asking, job: JobStep, scoring: Scoring, answe
         sampling=sampling,
         max_tokens=first.max_tokens if first else None,
         data_sha256=data.sha256,
+        data_file_sha256=data.file_sha256,
+        shots=len(data.shots),
         prompt_sha256=hashlib.sha256(msgspec.json.encode([job.requests, job.ranks])).hexdigest(),
         permuted=data.options.permute,
         synthetic=task.synthetic,

@@ -81,7 +81,6 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     privacy: Privacy
     seed: int
-    profile: str
     fingerprint: Callable[[], dict[str, str]]
     """Of the environment, taken at the start and at the end."""
 
@@ -89,7 +88,7 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
 def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
     """Run what is missing of a cell. `KeyboardInterrupt` ends the worker, is recorded, and is raised again."""
     done = frozenset(run.out.finished_steps())
-    job = run.cell.job(done, run.privacy.plain, run.profile)
+    job = run.cell.job(done)
     job_bytes = msgspec.json.encode(job)
     run.out.make()
     before = run.fingerprint()

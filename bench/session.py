@@ -69,7 +69,7 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
         limit=wishes.limit if wishes.limit is not None else suite.limit,
         seed=wishes.seed if wishes.seed is not None else suite.seed,
     )
-    data = load_tasks(suite.task_options(), TASKS, suite.limit, suite.seed, base)
+    data = load_tasks(suite.task_options(), TASKS, suite.limit, suite.seed, base, wishes.download)
     machine = host or describe_host()
     cells = tuple(place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
     return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base)
@@ -149,7 +149,6 @@ def _one(
         limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
         privacy=Privacy(store_text=suite.store_text, redact=suite.redact),
         seed=suite.seed,
-        profile=suite.profile,
         fingerprint=lambda: fingerprint(describe_host()),
     )
 
@@ -242,4 +241,3 @@ class Lock:
         if self._file:
             self._path.unlink(missing_ok=True)
             self._file.close()
-

@@ -23,7 +23,9 @@ class State:
 
     def __init__(self, cells: Sequence[CellPlan]) -> None:
         self.cells, self.cell, self.name = len(cells), 0, ""
-        self._work = sum(work(s) * s.samples for c in cells if not c.facts.skipped for s in c.facts.steps)
+        self._work = sum(
+            work(s) * s.samples for c in cells if not c.facts.skipped for s in c.facts.steps if not s.warmup
+        )
         self._done = 0.0
         self.step, self.step_samples, self.step_done = "", 0, 0
         self.tokens_per_s: float | None = None
@@ -36,7 +38,7 @@ class State:
     def cell_begins(self, cell: CellPlan) -> None:
         self.cell += 1
         self.name = cell.facts.deployment
-        self._plan = {s.name: s for s in cell.facts.steps}
+        self._plan = {s.name: s for s in cell.facts.steps if not s.warmup}
 
     def event(self, event: Event) -> None:
         match event:

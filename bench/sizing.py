@@ -19,7 +19,7 @@ from bench.config import (
 )
 from bench.duration import Work, seconds_of, work_of
 from bench.fit import GIB, Layout, Need, Question, Room, gib
-from bench.quantisation import MIXES, normal_label, stored_bytes
+from bench.quantisation import MIXES, gguf_types, normal_label, stored_bytes, tensor_bytes
 from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
 from bench.shapes import shape_in, stores_latent_cache
 from bench.tensors import parameters, shortened, streamed_parameters, streamed_share, tensors
@@ -34,6 +34,7 @@ UBATCH = 512
 """Tokens that llama.cpp evaluates at once."""
 GGUF_LADDER = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ2_XXS", "IQ1_S")
 SAFETENSORS_LADDER = ("bf16", "fp8", "int8", "awq")
+REPACKED = ("Q4_0", "Q4_K", "IQ4_NL")
 VLLM_CPU_CACHE_GIB = 4
 """VLLM_CPU_KVCACHE_SPACE where it is not set."""
 
@@ -250,7 +251,8 @@ def _llama_layout(model: Model, settings: LlamaCppSettings, room: Room, work: Wo
     """All cards of one machine, whole layers on each; without accelerators everything in the processor's memory."""
     buffers = _llama_buffers(model, settings, work)
     if room.node_cards == 0 or settings.n_gpu_layers == 0:
-        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.WORKER_BYTES + buffers)
+        copied = _repacked_bytes(model) if settings.mmap else 0.0
+        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.WORKER_BYTES + buffers, copied_bytes=copied)
     layers = model.shape.layers if model.shape else None
     share = 1.0 if settings.n_gpu_layers < 0 or layers is None else min(1.0, settings.n_gpu_layers / (layers + 1))
     return Layout(
@@ -262,14 +264,28 @@ def _llama_layout(model: Model, settings: LlamaCppSettings, room: Room, work: Wo
 
 
 def _llama_buffers(model: Model, settings: LlamaCppSettings, work: Work) -> float:
-    """Activations of a batch, its logits (a row for each ranked token, or for each sequence), the copy of them that is handed out, and the
-    vocabulary's strings (measured: about 340 bytes for each entry)."""
+    """What llama.cpp adds to weights and cache: activations of a batch, rows of logits, the strings of the vocabulary.
+
+    Measured on SmolLM2-135M: a row for each sequence is reserved and about two more are touched; the vocabulary takes 340 bytes an entry.
+    """
     if model.shape is None:
         return 0.0
-    tokens = min(settings.batch, UBATCH)
-    rows = tokens if work.ranks else (settings.slots or work.in_flight)
-    activations = tokens * (4 * model.shape.hidden + 2 * model.shape.intermediate) * 4
-    return activations + 2 * rows * model.shape.vocabulary * 4 + 340 * model.shape.vocabulary
+    slots = settings.slots or work.in_flight
+    sequences = slots + 1 + max(16, 4 * slots)
+    activations = min(settings.batch, UBATCH) * (4 * model.shape.hidden + 2 * model.shape.intermediate) * 4
+    return activations + 3 * sequences * model.shape.vocabulary * 4 + 340 * model.shape.vocabulary
+
+
+def _repacked_bytes(model: Model) -> float:
+    """On a processor llama.cpp keeps a second copy of these types' matrices, laid out for its vector units (measured on x86 with AVX2)."""
+    if model.shape is None or model.label not in MIXES:
+        return 0.0
+    types = gguf_types(model.shape, model.label)
+    return sum(
+        tensor_bytes(tensor, types[tensor.name])
+        for tensor in tensors(model.shape)
+        if types[tensor.name] in REPACKED and tensor.name != "token_embd.weight"
+    )
 
 
 def _torch_layout(settings: TransformersSettings, room: Room) -> Layout:

@@ -58,8 +58,8 @@ def print_plan(prepared: Prepared) -> None:
         table.add_row(
             facts.deployment,
             facts.backend,
-            str(len(facts.steps)),
-            str(sum(s.samples for s in facts.steps)),
+            str(len(cell.steps)),
+            str(sum(s.facts.samples for s in cell.steps)),
             gib(expected.total_bytes),
             "skipped" if facts.skipped else {True: "yes", False: "no", None: "unknown"}[expected.fits],
             "unknown" if ceiling is None else f"{ceiling:.0f} tok/s",

@@ -58,9 +58,13 @@ def run(job: Job, pipe: Pipe) -> None:
     seen = TokenCount()
     with _Reporter(backend, seen, pipe, job.state_every_s):
         for step in job.steps:
+            started = time.monotonic()
             pipe.emit(StepStarted(step.name, time.monotonic_ns()))
-            for record in drive(backend, step, seen):
-                pipe.emit(record)
+            while True:
+                for record in drive(backend, step, seen):
+                    pipe.emit(record)
+                if time.monotonic() - started >= step.seconds:
+                    break
             pipe.emit(StepEnded(step.name, time.monotonic_ns()))
     backend.close()
 

@@ -264,6 +264,10 @@ class StepFacts(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     data_sha256: str
     """Of the samples as read: ids, texts, options, targets."""
+    data_file_sha256: str | None = None
+    """Of the file (or folder) that the suite named; None for embedded data."""
+    shots: int = 0
+    """Solved examples before every ranked question."""
     prompt_sha256: str
     """Of every rendered prompt in order."""
     permuted: bool = False

@@ -6,8 +6,8 @@ right options (多项选择题) counts as right when exactly those are named; `p
 
 Asked by generation only, because a set of letters has no single likelihood.
 
-Worked example: options A 小叶型肺炎, B 浸润性肺结核, C 继发性肺结核 …, question_type 单项选择题, answer D: "答案：D" scores 1. With answer ABD and
-"答案：AB" the score is 0 and `partial` is 2/3.
+Worked example: options A 小叶型肺炎, B 浸润性肺结核, C 继发性肺结核 …, question_type 单项选择题, answer D:
+"答案：D" scores 1. With answer ABD and "答案：AB" the score is 0 and `partial` is 2/3.
 """
 
 from pathlib import Path

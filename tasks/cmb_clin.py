@@ -7,8 +7,8 @@ question 1).
 The authors grade by experts and by a large language model on a rubric. Here the headline is ROUGE-L by character against the reference, a
 tripwire (see `tasks.writing`), with the reference's numbers and drugs looked for literally beside it.
 
-Worked example: case 病人，男，49岁，3小时前解大便后出现右下腹疼痛…, question 简述该病人的诊断及诊断依据。, reference 诊断：嵌顿性腹股沟斜疝合并肠梗阻。…
-The reference itself scores 1.
+Worked example: case 病人，男，49岁，3小时前解大便后出现右下腹疼痛…, question
+简述该病人的诊断及诊断依据。, reference 诊断：嵌顿性腹股沟斜疝合并肠梗阻。… The reference itself scores 1.
 """
 
 from pathlib import Path
@@ -58,7 +58,11 @@ def samples_of_case(row: Case) -> tuple[Sample, ...]:
         raise DataError("a question is empty")
     return tuple(
         reference_sample(
-            f"{name}-{number}", f"{text.strip()}\n\n问题：{pair.question.strip()}", pair.gold, cluster=name, tags={"title": row.title}
+            f"{name}-{number}",
+            f"{text.strip()}\n\n问题：{pair.question.strip()}",
+            pair.gold,
+            cluster=name,
+            tags={"title": row.title},
         )
         for number, pair in enumerate(pairs, start=1)
     )

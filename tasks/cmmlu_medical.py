@@ -1,7 +1,8 @@
 """CMMLU, its nine medical subjects, in Chinese, four options.
 
 Source: Li et al., Findings of ACL 2024, arXiv 2306.09212; github.com/haonan-li/CMMLU (CC BY-NC-SA 4.0: not for commercial use, and never
-to be bundled). 1,815 test questions; 2 stand there twice and are one cluster each.
+to be bundled). 1,815 test questions; 2 stand there twice word
+for word, 11 more with their options in another order: 1,802 clusters.
 
 Worked example: 女性生殖腺是, options A 卵巢, B 前庭大腺, C 前庭球, D 乳腺; answer A. "答案：A" scores 1.
 """

@@ -8,10 +8,11 @@ Right is a number within the published limits (5 % to each side for decimals, ex
 The unit is that of the question: a number given with another unit of mass or volume than the question names is converted, any
 other unit is not looked at.
 
-Worked example: creatinine clearance of an 87-year-old, 25.238 with limits 23.9761 and 26.4999: "Answer: 25.2 mL/min" scores 1, "Answer: 27" 0,
-"between 25 and 27" is no answer. Due date 09/23/2014: "September 23, 2014" scores 1.
+Worked example: creatinine clearance of an 87-year-old, 25.238 with limits 23.9761 and 26.4999: "Answer: 25.2 mL/min" scores 1,
+"Answer: 27" 0, "between 25 and 27" is no answer. Due date 09/23/2014: "September 23, 2014" scores 1.
 """
 
+import hashlib
 import re
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -29,8 +30,10 @@ WISH = (
     '"Answer: X", where X is the value alone.\n\n'
 )
 _AGE = re.compile(r"(\d+)\W{0,4}weeks?\W{0,6}(?:and\W{0,3})?(\d+)\W{0,4}days?", re.IGNORECASE)
-_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})$")
-_ASKED_UNIT = re.compile(r"\b(?:in(?:\s+terms\s+of|\s+units?\s+of)?|units?\s+of)\s+(kg|g|mg|mcg|µg|ug|ml|l)\b(?!/)", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswers?\b", re.IGNORECASE)
+_ASKED_UNIT = re.compile(
+    r"\b(?:in(?:\s+terms\s+of|\s+units?\s+of)?|units?\s+of)\s+(kg|g|mg|mcg|µg|ug|ml|l)\b(?!/)", re.IGNORECASE
+)
 
 
 class Layout(Struct, frozen=True, kw_only=True):
@@ -64,16 +67,23 @@ def from_layout(row: Layout, line: Line) -> Sample:
     """An item. Raises `DataError` for limits that do not hold their answer."""
     if not row.patient_note.strip() or not row.question.strip():
         raise DataError("the note or the question is empty")
-    limits = tuple(sorted((_limit(row.lower, "lower"), _limit(row.upper, "upper"))))
-    if type(limits[0]) is not type(limits[1]) or not limits[0] <= _limit(row.answer, "answer") <= limits[1]:
+    day = find_day(row.answer)
+    if day is None:
+        low, high = sorted((_number(row.lower, "lower"), _number(row.upper, "upper")))
+        holds = low <= _number(row.answer, "answer") <= high
+        extra = {"lower": str(low), "upper": str(high), "question": row.question}
+    else:
+        holds = find_day(row.lower) == day == find_day(row.upper)
+        extra = {"day": day}
+    if not holds:
         raise DataError(f"the answer {row.answer} is not between its limits {row.lower} and {row.upper}")
     return Sample(
         id=row.id,
         input=f"{row.patient_note.strip()}\n\nQuestion: {row.question.strip()}",
         target=row.answer,
-        cluster=" ".join(row.patient_note.split()),
+        cluster=hashlib.sha256(" ".join(row.patient_note.split()).encode()).hexdigest()[:12],
         tags={"category": row.category, "calculator": row.calculator},
-        extra={"lower": str(limits[0]), "upper": str(limits[1]), "question": row.question},
+        extra=extra,
     )
 
 
@@ -92,19 +102,104 @@ def released(row: Released, line: Line) -> Sample:
     return from_layout(layout, line)
 
 
-def _limit(text: str, name: str) -> "Decimal | str":
-    """A number, or a date or "W weeks D days" in one written form."""
-    if day := find_day(text):
-        return day
+def _number(text: str, name: str) -> Decimal:
     try:
-        return Decimal(text.strip())
+        value = Decimal(text.strip())
     except InvalidOperation:
-        raise DataError(f"`{name}` {text!r} is no number, date, or weeks and days") from None
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise DataError(f"`{name}` {text!r} is no number, date, or weeks and days")
+    return value
 
 
 def find_day(text: str) -> str | None:
-    """ "2w 3d"-like ages as "2 weeks 3 days", else a date as yyyy-mm-dd, else `None`."""
+    """An age as "2 weeks 3 days", else a date as yyyy-mm-dd; `None` for none or several."""
     if ages := {(int(w), int(d)) for w, d in _AGE.findall(text)}:
         weeks, days = ages.pop()
         return f"{weeks} weeks {days} days" if not ages else None
     return find_date(text)
+
+
+def load(path: Path | None) -> tuple[Sample, ...]:
+    """The items of the released table or of a file in the layout."""
+    forms = (Form(kind=Released, sample=released), Form(kind=Layout, sample=from_layout))
+    return read_samples("medcalc", given(ABOUT, path), forms)
+
+
+def prompt(sample: Sample, scoring: Scoring) -> Prompt:
+    """One user turn: the wish, the note, the question."""
+    return Generate(messages=(Message("user", WISH + sample.input),), max_tokens=MAX_TOKENS)
+
+
+def score(sample: Sample, scoring: Scoring, answer: Answer) -> Score:
+    """Judge a value. `Score.answer` is the value as read."""
+    if answer.finish == "error":
+        return Score(value=None, verdict="error", detail=answer.error or "the request failed")
+    reply = answers.read_reply(answer, "en")
+    found = _read(sample, reply.final) if answer.finish == "stop" else None
+    if found is None:
+        empty: Verdict = "truncated" if answer.finish == "length" else "no_answer"
+        return Score(value=0.0, verdict=empty, metrics={"within_limits": 0.0}, flags=reply.flags)
+    text, right = found
+    return Score(
+        value=float(right),
+        verdict="correct" if right else "wrong",
+        answer=text,
+        metrics={"within_limits": float(right)},
+        flags=reply.flags,
+    )
+
+
+def _read(sample: Sample, final: str) -> tuple[str, bool] | None:
+    """The value of a final text, and whether it is right; `None` where it gives none or several."""
+    if "day" in sample.extra:
+        day = find_day(_stated(final)) or find_day(final)
+        return (day, day == sample.extra["day"]) if day else None
+    number = find_number(final)
+    if number is None:
+        return None
+    value = in_asked_unit(number, sample.extra["question"])
+    return f"{value:f}", Decimal(sample.extra["lower"]) <= value <= Decimal(sample.extra["upper"])
+
+
+def _stated(final: str) -> str:
+    """What follows the last "answer", else the last line."""
+    found = list(_ANSWER.finditer(final))
+    return final[found[-1].end() :] if found else final.strip().rpartition("\n")[2]
+
+
+def in_asked_unit(number: Number, question: str) -> Decimal:
+    """The value in the unit of mass or volume that the question asks for, where the answer names another."""
+    asked = _ASKED_UNIT.search(question)
+    unit = number.unit.lower()
+    for factors in (MASS_MG, VOLUME_ML):
+        if asked and asked.group(1).lower() in factors and unit in factors:
+            return number.value * factors[unit] / factors[asked.group(1).lower()]
+    return number.value
+
+
+ABOUT = About(
+    name="medcalc",
+    title="MedCalc-Bench, clinical calculations",
+    language="en",
+    where_from="github.com/ncbi-nlp/MedCalc-Bench",
+    licence="CC BY-SA 4.0",
+    citation="Khandekar et al. 2024, arXiv 2406.12036",
+)
+MEDCALC = Task(
+    name=ABOUT.name,
+    version=1,
+    title=ABOUT.title,
+    language="en",
+    kind="number",
+    metric="within_limits",
+    scorings=("generate",),
+    max_tokens=MAX_TOKENS,
+    source=ABOUT.where_from,
+    licence=ABOUT.licence,
+    citation=ABOUT.citation,
+    public=True,
+    load=load,
+    prompt=prompt,
+    score=score,
+)

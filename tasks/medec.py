@@ -106,7 +106,9 @@ def score(sample: Sample, scoring: Scoring, answer: Answer) -> Score:
     found = find_verdict(reply.final, sample.extra["numbers"]) if answer.finish == "stop" else None
     if found is None:
         verdict: Verdict = "truncated" if answer.finish == "length" else "no_answer"
-        return Score(value=0.0, verdict=verdict, metrics={"flag_accuracy": 0.0, "sentence_accuracy": 0.0}, flags=reply.flags)
+        return Score(
+            value=0.0, verdict=verdict, metrics={"flag_accuracy": 0.0, "sentence_accuracy": 0.0}, flags=reply.flags
+        )
     number, correction = found
     flag = float((number == CORRECT) == (sample.target == CORRECT))
     metrics = {"flag_accuracy": flag, "sentence_accuracy": float(number == sample.target)}
@@ -115,9 +117,7 @@ def score(sample: Sample, scoring: Scoring, answer: Answer) -> Score:
 
         overlap = rouge(sample.extra["correction"], correction, "en")
         metrics |= {"correction_rouge_l": overlap["rouge_l"]} if overlap else {}
-    return Score(
-        value=flag, verdict="correct" if flag else "wrong", answer=number, metrics=metrics, flags=reply.flags
-    )
+    return Score(value=flag, verdict="correct" if flag else "wrong", answer=number, metrics=metrics, flags=reply.flags)
 
 
 ABOUT = About(

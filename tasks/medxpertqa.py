@@ -3,8 +3,8 @@
 Source: Zuo et al., ICML 2025, arXiv 2501.18362; github.com/TsinghuaC3I/MedXpertQA (MIT). The Text part has 2,450 test questions; the
 authors' own sample of it, 244, was used for the costly models. At 244 questions an interval is about five points wide to each side.
 
-Worked example: "A 57-year-old male presents … What is the most likely explanation for this patient's condition?" with options A "Fibrinolysis
-activation due to liver failure" … J "Bacterial destruction". "Answer: D" is judged by the letter; chance is 10 %.
+Worked example: "A 57-year-old male presents … What is the most likely explanation for this patient's condition?" with options
+A "Fibrinolysis activation due to liver failure" … J "Bacterial destruction". "Answer: D" is judged by the letter; chance is 10 %.
 """
 
 from pathlib import Path

@@ -57,7 +57,9 @@ def load(path: Path) -> tuple[Sample, ...]:
 def _consultation(folder: Path, file: Path) -> Sample:
     (line, *_) = read_lines(file)
     turns = sorted(
-        turn for who in ("doctor", "patient") for turn in turns_of(folder / "transcripts" / f"{file.stem}_{who}.TextGrid", who)
+        turn
+        for who in ("doctor", "patient")
+        for turn in turns_of(folder / "transcripts" / f"{file.stem}_{who}.TextGrid", who)
     )
     dialogue = "\n".join(f"{who.capitalize()}: {text}" for _, who, text in turns)
     try:

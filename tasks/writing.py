@@ -8,8 +8,8 @@ which of its own the source does not hold (`unsupported_numbers`, `unsupported_d
 used), lengths, copying. Verdict `correct` means *usable*: finished, in the right language, no refusal, loop, or copy of the source;
 nothing more.
 
-Worked example: reference "Lisinopril 20 mg daily.", text "Continue lisinopril 20 mg." ROUGE-L 0.75 (3 of 4 words each way), number_recall 1,
-drug_recall 1; "Continue 10 mg." has number_recall 0, drug_recall 0 and one unsupported number if the source does not hold 10.
+Worked example: reference "Lisinopril 20 mg daily.", text "Continue lisinopril 20 mg." ROUGE-L 0.75 (3 of 4 words each way), number_recall
+1, drug_recall 1; "Continue 10 mg." has number_recall 0, drug_recall 0 and one unsupported number if the source does not hold 10.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,9 @@ def reference_sample(
     if not reference.strip():
         raise DataError("the reference is empty")
     known = {key: value for key, value in (tags or {}).items() if value}
-    return Sample(id=item, input=text, target=reference, cluster=cluster, tags=known, extra={"facts": facts} if facts else {})
+    return Sample(
+        id=item, input=text, target=reference, cluster=cluster, tags=known, extra={"facts": facts} if facts else {}
+    )
 
 
 def writing_task(
@@ -103,7 +105,9 @@ def score(about: About, closed: bool, sample: Sample, scoring: Scoring, answer: 
         "cut_off": answer.finish == "length",
     }
     flags = (*reply.flags, *(name for name, there in signs.items() if there))
-    return Score(value=metrics[METRIC], verdict=_verdict(flags), metrics=metrics, flags=flags, detail=_detail(numbers, drugs))
+    return Score(
+        value=metrics[METRIC], verdict=_verdict(flags), metrics=metrics, flags=flags, detail=_detail(numbers, drugs)
+    )
 
 
 def _recalled(reference: str, text: str) -> dict[str, float]:

@@ -91,7 +91,9 @@ def _setting(field: str, convert: Callable[[str], object]) -> Callable[[LogFacts
 
 def _engine(facts: LogFacts, found: re.Match[str]) -> LogFacts:
     told = dict(re.findall(r"\b(\w+)=([^,\s()]+)", found[1]))
-    return structs.replace(facts, engine={name: told[name].strip("'") for name in ECHOED if told.get(name, "None") != "None"})
+    return structs.replace(
+        facts, engine={name: told[name].strip("'") for name in ECHOED if told.get(name, "None") != "None"}
+    )
 
 
 _LINES: tuple[tuple[re.Pattern[str], Callable[[LogFacts, re.Match[str]], LogFacts]], ...] = (

@@ -3,11 +3,13 @@
 import math
 
 DASH = "–"
+GAP = "\u00a0"
+"""Between a number and its unit, which must not be torn apart at the end of a line."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.4567 is "45.7 %"."""
-    return DASH if share is None else f"{100 * share:.{digits}f} %"
+    return DASH if share is None else f"{100 * share:.{digits}f}{GAP}%"
 
 
 def points(difference: float | None) -> str:
@@ -44,29 +46,29 @@ def gib(size: float | None) -> str:
     if size is None:
         return DASH
     if size >= 2**30:
-        return f"{significant(size / 2**30)} GiB"
-    return f"{significant(size / 2**20)} MiB"
+        return f"{significant(size / 2**30)}{GAP}GiB"
+    return f"{significant(size / 2**20)}{GAP}MiB"
 
 
 def milliseconds(value: float | None) -> str:
     if value is None:
         return DASH
-    return f"{significant(value / 1000)} s" if value >= 10_000 else f"{significant(value)} ms"
+    return f"{significant(value / 1000)}{GAP}s" if value >= 10_000 else f"{significant(value)}{GAP}ms"
 
 
 def seconds(value: float | None) -> str:
     if value is None:
         return DASH
     if value >= 7200:
-        return f"{significant(value / 3600)} h"
-    return f"{significant(value / 60)} min" if value >= 120 else f"{significant(value)} s"
+        return f"{significant(value / 3600)}{GAP}h"
+    return f"{significant(value / 60)}{GAP}min" if value >= 120 else f"{significant(value)}{GAP}s"
 
 
 def trimmed_seconds(value: float) -> str:
     """For axes."""
     if value >= 7200:
-        return f"{trimmed(value / 3600)} h"
-    return f"{trimmed(value / 60)} min" if value >= 600 else f"{trimmed(value)} s"
+        return f"{trimmed(value / 3600)}{GAP}h"
+    return f"{trimmed(value / 60)}{GAP}min" if value >= 600 else f"{trimmed(value)}{GAP}s"
 
 
 def p_value(p: float | None) -> str:
@@ -80,8 +82,8 @@ def probability(p: float | None) -> str:
     if p is None:
         return DASH
     if p >= 0.995:
-        return "> 99 %"
-    return "< 1 %" if p < 0.005 else f"{100 * p:.0f} %"
+        return f">{GAP}99{GAP}%"
+    return f"<{GAP}1{GAP}%" if p < 0.005 else f"{100 * p:.0f}{GAP}%"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -17,6 +17,7 @@ from results.report.differences import MARGIN
 from results.report.entries import Entry
 from results.report.gather import CellPage, RunPage, StepPage
 from results.report.lacking import Lack, lacking
+from results.report.phrases import rule_title, sentence
 from results.report.plots import (
     curve_chart,
     difference_chart,
@@ -31,6 +32,7 @@ from results.report.saying import Speak, badges, metric_name, of_all, of_task, t
 from results.report.table import table_of
 from results.report.words import speaker
 from results.rows import Row
+from results.validity import RULES
 
 HERE = Path(__file__).parent
 FILTERS = ("task", "engine", "quantisation", "machine", "run")
@@ -47,7 +49,17 @@ def html(report: Report, lang: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    titles = {rule.id: rule.title for rule in RULES}
+
+    def say(text: str) -> str:
+        return sentence(text, lang)
+
+    def rule(name: str) -> str:
+        return rule_title(name, titles[name], lang)
+
     environment.filters |= {
+        "say": say,
+        "rule": rule,
         "percent": formats.percent,
         "points": formats.points,
         "significant": formats.significant,

@@ -40,7 +40,7 @@ def _bits(row: Row) -> Shown:
 
 def _accuracy(row: Row) -> Shown:
     lo, hi = formats.percent(row.accuracy_lo), formats.percent(row.accuracy_hi)
-    return _ranged(formats.percent(row.accuracy), lo.removesuffix(" %"), hi, row.accuracy)
+    return _ranged(formats.percent(row.accuracy), lo.removesuffix(f"{formats.GAP}%"), hi, row.accuracy)
 
 
 def _cost(row: Row) -> Shown:

@@ -11,7 +11,7 @@ ZH: dict[str, str] = {
     "yes": "是",
     "no": "否",
     "unknown": "未知",
-    "and": "和",
+    "and": " 和 ",
     "list": "、",
     "show_table": "以表格查看",
     "chart_key": "图例说明",

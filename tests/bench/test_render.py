@@ -13,7 +13,13 @@ from tasks import TASKS, Answer, Generate, Message, Prompt, Rank, Sample, Score,
 PLAIN = Asking(recipe=Recipe(), sampling=SamplingOptions())
 R1 = Asking(
     recipe=Recipe(
-        reasoning=True, system_prompt=False, temperature=0.6, top_p=0.95, prefill="<think>\n", samples_per_item=4, max_tokens=900
+        reasoning=True,
+        system_prompt=False,
+        temperature=0.6,
+        top_p=0.95,
+        prefill="<think>\n",
+        samples_per_item=4,
+        max_tokens=900,
     ),
     sampling=SamplingOptions(),
 )
@@ -74,8 +80,8 @@ def test_an_unknown_task_names_the_known_ones() -> None:
 
 
 def test_a_plain_model_is_ranked_and_a_reasoning_model_writes() -> None:
-    assert render_step(toy(), PLAIN, Load(concurrency=1), 0, 3).facts.scoring == "likelihood"  # type: ignore[arg-type]
-    assert render_step(toy(), R1, Load(concurrency=1), 0, 3).facts.scoring == "generate"  # type: ignore[arg-type]
+    assert render_step(toy(), PLAIN, Load(concurrency=1), 0, 3)[0].scoring == "likelihood"  # type: ignore[arg-type]
+    assert render_step(toy(), R1, Load(concurrency=1), 0, 3)[0].scoring == "generate"  # type: ignore[arg-type]
 
 
 def test_a_scoring_that_the_task_has_not_is_named() -> None:
@@ -84,19 +90,19 @@ def test_a_scoring_that_the_task_has_not_is_named() -> None:
 
 
 def test_an_r1_model_is_asked_by_its_own_rules() -> None:
-    step = render_step(toy(limit=1), R1, Load(concurrency=2), 0, 3)  # type: ignore[arg-type]
-    assert len(step.job.requests) == 4
-    first = step.job.requests[0]
+    _, job = render_step(toy(limit=1), R1, Load(concurrency=2), 0, 3)  # type: ignore[arg-type]
+    assert len(job.requests) == 4
+    first = job.requests[0]
     assert [t.role for t in first.turns] == ["user"]
     assert first.turns[0].text.startswith("Be brief.\n\nquestion")
     assert (first.prefill, first.sampling.temperature, first.sampling.top_p) == ("<think>\n", 0.6, 0.95)
     assert first.sampling.max_tokens == 900
-    assert len({r.sampling.seed for r in step.job.requests}) == 4
+    assert len({r.sampling.seed for r in job.requests}) == 4
 
 
 def test_a_greedy_wish_asks_each_item_once() -> None:
     greedy = Asking(recipe=R1.recipe, sampling=SamplingOptions(temperature=0.0))
-    assert len(render_step(toy(limit=1), greedy, Load(concurrency=1), 0, 3).job.requests) == 1  # type: ignore[arg-type]
+    assert len(render_step(toy(limit=1), greedy, Load(concurrency=1), 0, 3)[1].requests) == 1  # type: ignore[arg-type]
 
 
 def test_rotated_options_stand_in_every_position_once_over_the_repeats() -> None:
@@ -110,8 +116,8 @@ def test_the_shared_prefix_ends_at_a_line() -> None:
 
 
 def test_a_warm_up_is_short_and_bears_another_seed() -> None:
-    step = render_step(toy(scoring="generate"), PLAIN, Load(concurrency=2), 0, 3).job  # type: ignore[arg-type]
-    warm = warmup_of(step, 2)
+    step = render_step(toy(scoring="generate"), PLAIN, Load(concurrency=2), 0, 3)[1]  # type: ignore[arg-type]
+    warm = warmup_of(step, 2, 0.0)
     assert warm.name == f"warmup:{step.name}"
     assert [r.id for r in warm.requests] == [r.id for r in step.requests[-2:]]
     assert {r.sampling.max_tokens for r in warm.requests} == {16}

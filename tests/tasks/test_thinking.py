@@ -11,7 +11,7 @@ SPLITS = [
     ("why</think>B", None, Thinking("closed", "why", "B")),
     ("<think>\n\n</think>B", None, Thinking("empty", "\n\n", "B")),
     ("<think>why", None, Thinking("unclosed", "why", "")),
-    ("<think>a</think>B<think>c", None, Thinking("unclosed", "aBc"[:1] + "Bc", "")),
+    ("<think>a</think>B<think>c", None, Thinking("unclosed", "aBc", "")),
     ("<think>a</think>B<think>c</think>D", None, Thinking("closed", "a</think>Bc", "D")),
     ("B", "why", Thinking("closed", "why", "B")),
     ("B", " ", Thinking("empty", " ", "B")),
@@ -65,7 +65,7 @@ def test_refusals_are_found(text: str) -> None:
     [
         "The patient is unable to walk and cannot give a history.",
         "患者无法提供病史，由家属代诉。",
-        "He said: I cannot do stairs any more." if False else "He can no longer do stairs.",
+        "He can no longer do stairs.",
         "不能平卧，双下肢水肿。",
     ],
 )

@@ -56,7 +56,7 @@
       const button = document.createElement("button");
       button.type = "button";
       button.setAttribute("aria-label", head.textContent.trim());
-      head.append(" ", button);
+      head.append(button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => {
         const down = head.getAttribute("aria-sort") === "ascending";
