@@ -13,7 +13,7 @@ from bench.config import ConfigError, Load, SamplingOptions, TaskOptions
 from bench.datasets_source import named_data
 from bench.job import JobStep
 from results.records import StepFacts
-from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange
+from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange, headline
 
 WARMUP_TOKENS = 16
 
@@ -268,7 +268,7 @@ def _facts(data: TaskData, asking: Asking, job: JobStep, scoring: Scoring, answe
         kind=task.kind,
         language=task.language,
         scoring=scoring,
-        metric=task.metric,
+        metric=headline(task, scoring),
         load=job.load.name,
         concurrency=job.load.concurrency,
         rate_per_s=job.load.rate_per_s,
