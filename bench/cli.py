@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         return stop.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except MemoryError:
+        return complain("out of memory; what was measured so far is kept, resume with --resume when there is more")
     except OSError as error:
         if error.errno in _DISK_ERRORS:
             return complain(
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         raise
 
 
-_DISK_ERRORS = {28, 30, 13, 122}  # no space, read-only, permission, quota
+_DISK_ERRORS = {28, 30, 13, 122, 27}  # no space, read-only, permission, quota, file too large
 
 
 def complain(sentence: str) -> int:
@@ -344,3 +346,16 @@ def export(
     from bench import commands
 
     return commands.export(run, to, out, tariff)
+
+
+@app.command()
+def nightly(
+    suite: Annotated[str, typer.Argument(help="A built-in suite's name or a TOML file.")],
+    history: Annotated[Path, typer.Option("--history", help="Folder of the nights so far.")],
+    night: Annotated[str | None, typer.Option("--night", help="Name of the night; else today's date (UTC).")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Permit fetching models and data.")] = False,
+) -> int:
+    """Run the suite as tonight's blocks, judge them against the history; status 3 on a regression."""
+    from bench.nightly import tonight
+
+    return tonight(*suite_path(suite), history, night, download)

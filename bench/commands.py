@@ -103,7 +103,9 @@ def accept(spec: Path, run: Path, json: bool, out: Path | None) -> int:
         for clause in accepted.clauses:
             decides = f"; would decide it: {clause.decides.en}" if clause.decides.en else ""
             verdict = clause.verdict.replace("_", " ").replace("undecided", "cannot be decided")
-            print(f"{clause.number}. {verdict}: {clause.asked.en} [{clause.subject}]: {clause.found.en}{decides}")
+            where = ", ".join(filter(None, (clause.deployment, clause.load)))
+            subject = f" [{where}]" if where else ""
+            print(f"{clause.number}. {verdict}: {clause.asked.en}{subject}: {clause.found.en}{decides}")
         print(f"page: {page}")
     return OK if accepted.verdict == "met" else GATE_FAILED
 

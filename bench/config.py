@@ -1,6 +1,7 @@
 """A suite file, as types. Decoded strictly: an unknown key or a wrong type is a `ConfigError` that names the place."""
 
 import itertools
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -207,6 +208,16 @@ class Deployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     settings: dict[str, Any] = {}
 
 
+class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a night is judged (docs/nightly.md)."""
+
+    control: str | None = None
+    """Name of the frozen deployment that the others are divided by, so that drift of the machine cancels."""
+    blocks: Annotated[int, Meta(ge=1)] = 5
+    """Short repetitions a night, the deployments in random order in each."""
+    confirm_blocks: Annotated[int, Meta(ge=2)] = 10
+
+
 class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     description: str = ""
@@ -227,6 +238,7 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     redact: tuple[str, ...] = ()
     """Regular expressions; what they match is replaced before text is stored."""
     tariff: str | None = None
+    nightly: Nightly = Nightly()
     deployments: tuple[Deployment, ...] = field(default=())
 
     def task_options(self) -> dict[str, TaskOptions]:
@@ -267,6 +279,11 @@ def suite_from(raw: dict[str, Any], where: str) -> Suite:
     for load in itertools.chain(suite.load, *(o.load or () for o in suite.task_options().values())):
         if (load.concurrency is None) == (load.rate_per_s is None):
             raise ConfigError(f"{where}: a load has either `concurrency` or `rate_per_s`")
+    for pattern in suite.redact:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"{where}: `redact`: {pattern!r} is no regular expression ({error})") from error
     for deployment in suite.deployments:
         engine_settings(deployment, where)
     return suite

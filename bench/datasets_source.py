@@ -48,7 +48,7 @@ def named_data(
         if sha256:
             raise ConfigError(f"task `{task}`: `sha256` pins a data file, but no `data` is named")
         return None, None
-    path = fetched(split_of(data), download, load_split) if data.startswith("hf:") else base / data
+    path = fetched(split_of(data), download, load_split) if data.startswith("hf:") else base / Path(data).expanduser()
     digest = digest_of(path)
     if sha256 and digest != sha256.lower():
         raise ConfigError(f"task `{task}`: {path} has SHA-256 {digest or '(unreadable)'}, not the pinned {sha256}")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FOLDER_FILES = re.compile(r"[^/]+\.(json|safetensors|jinja|model)|(merges|vocab)\.txt")
 """What is fetched of a repository of safetensors: never pickles, never code."""
-CHUNK_BYTES = 1 << 20
 
 
 class NotHere(ConfigError):
@@ -87,9 +86,10 @@ def _fetch(repo: str, file: str | None) -> Path:
             for name in _files_of(client, repo):
                 _download(client, repo, name)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ConfigError(
-            f"hf:{repo}: the download from {endpoint} failed ({type(error).__name__}: {error})"
-        ) from error
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"hf:{repo}: the download from {endpoint} failed ({type(error).__name__}: {why})") from error
+    except OSError as error:
+        raise ConfigError(f"hf:{repo}: {_own(repo)} cannot be written ({error.strerror})") from error
     return _own(repo)
 
 
@@ -111,16 +111,15 @@ def _download(client: "httpx.Client", repo: str, file: str) -> Path:
     private_folder(target.parent)
     part = target.with_name(f"{target.name}.part")
     have = part.stat().st_size if part.exists() else 0
+    wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     address = f"/{repo}/resolve/main/{file}"
     told = client.head(address, follow_redirects=False).headers.get("x-linked-etag", "").strip('"')
-    with client.stream("GET", address, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
+    with client.stream("GET", address, headers=wanted) as answer:
         if answer.status_code != 416:  # 416: nothing is left to be fetched
             answer.raise_for_status()
-            descriptor = os.open(
-                part, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if answer.status_code == 206 else os.O_TRUNC), 0o600
-            )
-            with os.fdopen(descriptor, "ab" if answer.status_code == 206 else "wb") as out:
-                for chunk in answer.iter_bytes(CHUNK_BYTES):
+            how = os.O_APPEND if answer.status_code == 206 else os.O_TRUNC
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | how, 0o600), "wb") as out:
+                for chunk in answer.iter_raw():
                     out.write(chunk)
     if re.fullmatch(r"[0-9a-f]{64}", told):
         with part.open("rb") as file_:

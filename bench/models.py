@@ -20,6 +20,7 @@ from bench.cache import cache_home, known_sha256, made_once, sha256_of
 from bench.catalogue import SYNTHETIC
 from bench.config import ConfigError, Deployment
 from bench.gguf import GgufError, Header, Value, read_header
+from bench.safetensors import SafetensorsError, read_folder
 from bench.tensors import parameters
 
 QUANTISATIONS = (
@@ -198,11 +199,15 @@ def _derived_path(source: Weights, kind: str) -> Path:
 def _derive(source: Weights, kind: str, python: str) -> Path:
     """Quantise once, in a process of its own, so that no engine is loaded here."""
     target = _derived_path(source, kind)
-    with made_once(target) as part:
-        if part is not None:
-            command = [python, "-m", "bench.backends.llama_cpp", "quantise", str(source.path), str(part), kind]
-            _quantise(command, f"{source.path} cannot be quantised to {kind}")
-            _headers((part,))
+    failed = f"{source.path} cannot be quantised to {kind}"
+    try:
+        with made_once(target) as part:
+            if part is not None:
+                command = [python, "-m", "bench.backends.llama_cpp", "quantise", str(source.path), str(part), kind]
+                _quantise(command, failed)
+                _headers((part,))
+    except OSError as error:
+        raise ConfigError(f"{failed}: {target.parent} cannot be written ({error.strerror})") from error
     return target
 
 
@@ -285,18 +290,21 @@ def _hash(files: Sequence[Path], limit_bytes: int | None) -> str | None:
 
 def _folder_facts(path: Path, hash_limit_bytes: int | None) -> Weights:
     """A folder as `save_pretrained` writes it. Pickled weights are no weights here."""
-    files = tuple(sorted(path.glob("*.safetensors")))
     config = _json_scalars(path / "config.json")
-    if not files:
-        raise ConfigError(f"{path}: no *.safetensors in this folder; pickled weights are not read")
-    size = sum(f.stat().st_size for f in files)
-    label = config.get("torch_dtype", config.get("dtype"))
+    try:
+        facts = read_folder(path)
+    except SafetensorsError as error:
+        raise ConfigError(f"{error} (pickled weights are not read)") from error
+    files = tuple(sorted(path.glob("*.safetensors")))
     return Weights(
         path=path,
         kind="folder",
-        label=label if isinstance(label, str) else None,
+        label=facts.label,
         sha256=_hash(files, hash_limit_bytes),
-        size_bytes=size,
+        size_bytes=sum(f.stat().st_size for f in files),
+        tensor_bytes=facts.tensor_bytes,
+        parameters=facts.parameters,
+        bits_per_weight=facts.bits_per_weight,
         tokenizer_sha256=_file_hash(path / "tokenizer.json"),
         chat_template_sha256=_template_hash(path),
         metadata=config,

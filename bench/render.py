@@ -77,7 +77,7 @@ def _read(task: Task, path: Path | None, options: TaskOptions) -> list[Sample]:
 
 def _shots(task: Task, options: TaskOptions, base: Path, download: bool) -> tuple[Sample, ...]:
     """The solved examples. Raises `ConfigError` where they cannot be had or could not be shown."""
-    if not options.shots:
+    if not options.shots or task.together:  # such a task has its own way
         return ()
     if options.shots_data is None or task.kind not in ("choice", "label"):
         raise ConfigError(f"task `{task.name}`: `shots` needs `shots_data`, and a task of questions with options")
@@ -217,6 +217,7 @@ def _request(sample: Sample, repeat: int, prompt: Generate, asking: Asking, data
             temperature=0.0 if exact else asking.temperature,
             top_p=1.0 if exact else asking.top_p,
             seed=seed_of(sample.id, repeat, seed),
+            stop=() if asking.recipe.reasoning else prompt.stop,
             think_budget=None if exact else asking.sampling.think_budget,
         ),
     )

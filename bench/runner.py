@@ -39,6 +39,9 @@ OUT_OF_MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+HARMLESS_ANSWER = re.compile(r"[A-J]{1,10}|[-+]?[0-9.]{1,8}|yes|no|maybe")
+"""What a suite that keeps no text still keeps of an answer."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     load_timeout_s: float
@@ -91,6 +94,8 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
     job = run.cell.job(done)
     job_bytes = msgspec.json.encode(job)
     run.out.make()
+    if run.privacy.plain:
+        run.out.drop_scores()  # whoever finds scores beside an ended cell may rely on them
     before = run.fingerprint()
     with contextlib.ExitStack() as stack:
         events = stack.enter_context(Lines(run.out.path / "events.jsonl"))
@@ -112,6 +117,7 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
             raise
         watched.pid = None
         time.sleep(run.limits.idle_s)
+        ticks.sync()  # a cell that is on disk as ended must not lose its telemetry to a power cut
         _end(run, events, outcome, detail, before)
     if run.privacy.plain:
         run.out.write_scores(score_cell(run.cell, run.data, run.out.events(), run.seed))
@@ -148,8 +154,7 @@ class Recorder:
                 self._unscored = []
             case Answered() | Ranked():
                 self._unscored.append(event)
-                if isinstance(event, Answered):
-                    event = _without_text(event, self._run.privacy)
+                event = _without_text(event, self._run.privacy)
             case StepEnded() if event.step in self._steps:
                 self._score(event.step)
             case _:
@@ -279,9 +284,14 @@ def _meter_record(info: MeterInfo) -> MeterRecord:
     return MeterRecord(**msgspec.structs.asdict(info))
 
 
-def _without_text(event: Answered, privacy: Privacy) -> Answered:
+def _without_text(event: Answered | Ranked, privacy: Privacy) -> Answered | Ranked:
+    """A failure stays a failure, but its message may quote a prompt."""
     import hashlib
 
+    if event.error is not None:
+        event = msgspec.structs.replace(event, error=privacy.keep(event.error) or "failed; the message is not kept")
+    if isinstance(event, Ranked):
+        return event
     digest = hashlib.sha256((event.text or "").encode()).hexdigest()
     return msgspec.structs.replace(
         event, text=privacy.keep(event.text), reasoning=privacy.keep(event.reasoning), text_sha256=digest
@@ -289,9 +299,14 @@ def _without_text(event: Answered, privacy: Privacy) -> Answered:
 
 
 def _without_answer(score: Scored, privacy: Privacy) -> Scored:
-    """Letters and numbers stay; anything longer could be patient text."""
-    short = score.answer if score.answer is not None and len(score.answer) <= 8 else privacy.keep(score.answer)
-    return msgspec.structs.replace(score, answer=short, detail=privacy.keep(score.detail) or "")
+    """Option letters, numbers and yes/no stay; anything else, however short, could be a name."""
+
+    def short(text: str | None) -> str | None:
+        return text if text is not None and HARMLESS_ANSWER.fullmatch(text) else privacy.keep(text)
+
+    return msgspec.structs.replace(
+        score, answer=short(score.answer), target=short(score.target), detail=privacy.keep(score.detail) or ""
+    )
 
 
 def log_tail(path: Path) -> str:

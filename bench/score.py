@@ -1,11 +1,14 @@
 """From raw answers to scores: joins a cell's records with the samples they belong to. Pure but for reading the records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.plan import CellPlan
 from bench.render import StepPlan, TaskData, arranged_sample
 from results.records import Answered, Event, Ranked, Scored, StepEnded, StepStarted
-from tasks import Answer, Sample, Score
+from tasks import Answer, Sample, Score, Task
+
+Together = Callable[[Sequence[tuple[Sample, Answer]]], Sequence[Score]]
+SCORER_ERRORS = (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, RecursionError, AssertionError)
 
 
 def score_cell(cell: CellPlan, data: Mapping[str, TaskData], events: Iterable[Event], seed: int) -> list[Scored]:
@@ -32,11 +35,14 @@ def score_step(step: StepPlan, data: TaskData, records: Iterable[Answered | Rank
     if data.task.kind == "speed":
         return []
     samples = {sample.id: sample for sample in data.samples}
-    return [
-        scored(step, data, arranged_sample(data, samples[r.sample], r.repeat, seed), r)
-        for r in records
-        if r.sample in samples
+    asked = [
+        (arranged_sample(data, samples[record.sample], record.repeat, seed), record)
+        for record in records
+        if record.sample in samples
     ]
+    if data.task.together is not None:
+        return _scored_together(data.task, data.task.together, asked)
+    return [scored(step, data, sample, record) for sample, record in asked]
 
 
 def scored(step: StepPlan, data: TaskData, sample: Sample, record: Answered | Ranked) -> Scored:
@@ -47,8 +53,31 @@ def scored(step: StepPlan, data: TaskData, sample: Sample, record: Answered | Ra
     else:
         try:
             score = task.score(sample, step.facts.scoring, answer_of(record))
-        except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, RecursionError) as error:
+        except SCORER_ERRORS as error:
             score = Score(value=None, verdict="error", detail=f"scorer failed: {type(error).__name__}: {error}")
+    return _line(task, sample, record, score)
+
+
+def _scored_together(task: Task, together: Together, asked: Sequence[tuple[Sample, Answered | Ranked]]) -> list[Scored]:
+    """As `scored`, for a task that judges all answers of a step at once: each repeat by itself."""
+    lines: dict[int, Scored] = {}
+    for repeat in sorted({record.repeat for _, record in asked}):
+        places = [i for i, (_, record) in enumerate(asked) if record.repeat == repeat]
+        good = [i for i in places if asked[i][1].error is None]
+        try:
+            scores = together([(asked[i][0], answer_of(asked[i][1])) for i in good]) if good else ()
+        except SCORER_ERRORS as error:
+            why = f"scorer failed: {type(error).__name__}: {error}"
+            scores = [Score(value=None, verdict="error", detail=why) for _ in good]
+        made = dict(zip(good, scores, strict=True))
+        for i in places:
+            sample, record = asked[i]
+            failed = Score(value=None, verdict="error", detail=record.error or "")
+            lines[i] = _line(task, sample, record, made.get(i, failed))
+    return [lines[i] for i in range(len(asked))]
+
+
+def _line(task: Task, sample: Sample, record: Answered | Ranked, score: Score) -> Scored:
     return Scored(
         step=record.step,
         sample=record.sample,

@@ -13,10 +13,12 @@ import msgspec
 
 from bench import models
 from bench.config import ConfigError, Suite, engine_settings, suite_from
+from bench.lm_eval_adapter import lm_eval_tasks
 from bench.plan import CellPlan, Resolved, expand, most_in_flight, place, with_weights
 from bench.process import ROOT
 from bench.render import TaskData, load_tasks
 from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
+from bench.score import score_cell
 from bench.sizing import predict
 from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters
 from results.records import SCHEMA, CellEnded, Manifest, Outcome
@@ -34,6 +36,8 @@ VERSIONED = (
     "scipy",
     "rouge-score",
     "jieba",
+    "lm-eval",
+    "datasets",
 )
 
 
@@ -69,7 +73,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
         limit=wishes.limit if wishes.limit is not None else suite.limit,
         seed=wishes.seed if wishes.seed is not None else suite.seed,
     )
-    data = load_tasks(suite.task_options(), TASKS, suite.limit, suite.seed, base, wishes.download)
+    known = TASKS | lm_eval_tasks(suite.task_options(), base, wishes.download)
+    data = load_tasks(suite.task_options(), known, suite.limit, suite.seed, base, wishes.download)
     machine = host or describe_host()
     cells = tuple(place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
     return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base)
@@ -118,6 +123,7 @@ def execute(
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
     outcomes: dict[str, Outcome] = {}
     with Lock(run):
+        run.unseal()
         for cell in prepared.cells:
             watcher.cell(cell)
             outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, meters, watcher)
@@ -131,7 +137,11 @@ def _one(
 ) -> Outcome:
     folder = run.cell(cell.facts.id)
     ended = folder.ended()
+    suite = prepared.suite
+    privacy = Privacy(store_text=suite.store_text, redact=suite.redact)
     if ended and ended.outcome in ("ok", "oom"):
+        if privacy.plain and not folder.has_scores():  # killed between the last record and its judging
+            folder.write_scores(score_cell(cell, prepared.data, folder.events(), suite.seed))
         return ended.outcome
     folder.make()
     if cell.facts.skipped:
@@ -141,13 +151,12 @@ def _one(
     except ConfigError as error:
         return _skip(run, cell, str(error))
     settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
-    suite = prepared.suite
     job = CellRun(
         cell=msgspec.structs.replace(cell, settings=settings),
         data=prepared.data,
         out=folder,
         limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
-        privacy=Privacy(store_text=suite.store_text, redact=suite.redact),
+        privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
     )
@@ -223,7 +232,7 @@ class Lock:
         self._file: TextIO | None = None
 
     def __enter__(self) -> None:
-        self._file = self._path.open("a+")
+        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -25,10 +25,11 @@ llama = pytest.importorskip("llama_cpp.llama_cpp")
 PROMPT, OUTPUT, SLOTS = 32, 128, 16
 ROUNDS = 5
 CASE = (
-    "A {age}-year-old patient is brought to the emergency department because of {sign} that began two hours ago while at rest. The patient has "
-    "a history of hypertension and type 2 diabetes mellitus treated with amlodipine and metformin. Temperature is 37.1 C, pulse is 96/min and "
-    "regular, respirations are 20/min, and blood pressure is 152/94 mm Hg. The lungs are clear to auscultation, and there is no peripheral "
-    "oedema. An electrocardiogram and laboratory studies are obtained, and the patient is given oxygen by mask and observed on the ward."
+    "A {age}-year-old patient is brought to the emergency department because of {sign} that began two hours ago while at rest. "
+    "The patient has a history of hypertension and type 2 diabetes mellitus treated with amlodipine and metformin. Temperature is "
+    "37.1 C, pulse is 96/min and regular, respirations are 20/min, and blood pressure is 152/94 mm Hg. The lungs are clear to "
+    "auscultation, and there is no peripheral oedema. An electrocardiogram and laboratory studies are obtained, and the patient "
+    "is given oxygen by mask and observed on the ward. Which of the following is the most likely diagnosis?"
 )
 SIGNS = (
     "chest pain",

@@ -74,6 +74,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     """Smallest true difference that these items would show with 80 % power, at this flip rate."""
     discordance: Discordance | None
     """Only for one yes/no answer to each item."""
+    mcnemar_p: float | None = None
+    """Two-sided mid-p of the discordance, as papers print it. Where items share clusters it is too small: `p_value` decides."""
 
 
 class NonInferiority(Struct, frozen=True, kw_only=True):
@@ -214,6 +216,7 @@ def compare(pairs: Pairs) -> Comparison:
         flip_rate=flips,
         detectable=detectable_difference(n, spread) if n and spread > 0 else None,
         discordance=counts,
+        mcnemar_p=mcnemar_mid_p(counts.only_first, counts.only_second) if counts and n else None,
     )
 
 

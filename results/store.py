@@ -103,6 +103,13 @@ class CellDir:
                 last = event
         return last
 
+    def has_scores(self) -> bool:
+        return (self.path / "scores.jsonl").exists()
+
+    def drop_scores(self) -> None:
+        """Before a cell goes on: what was judged of it so far is no longer all of it."""
+        (self.path / "scores.jsonl").unlink(missing_ok=True)
+
     def write_scores(self, scores: list[Scored]) -> None:
         write_atomically(self.path / "scores.jsonl", b"".join(_ENCODER.encode(s) + b"\n" for s in scores))
 
@@ -141,6 +148,16 @@ class RunDir:
     def seal(self) -> str:
         """Hash every file of the run; returns the seal's own hash."""
         return self._write_seal({name: _sha256(self.path / name) for name in self._sealed_names()})
+
+    def unseal(self) -> None:
+        """Take the seal off a run that goes on; raises `StoreError` for one that was edited. A report may be half made."""
+        seal = self.path / "seal.json"
+        if not seal.exists():
+            return
+        edited = [sentence for sentence in self.edits() if sentence.split(" was ")[0] not in DERIVED]
+        if edited:
+            raise StoreError(f"{self.path}: {edited[0]}; a run that is not whole cannot be gone on with")
+        seal.unlink()
 
     def reseal(self, names: Sequence[str]) -> None:
         """Take files that were made anew on purpose (a report) into the seal; the others keep the hash they were sealed with."""
@@ -220,7 +237,7 @@ def new_run_dir(out: Path, name: str, now: datetime | None = None) -> RunDir:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one."""
+    """Write beside, sync, rename, sync the folder: a reader sees the old file or the new one, also after a power cut."""
     part = path.with_name(path.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -228,6 +245,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _read(path: Path, kind: Any) -> Iterator[Any]:

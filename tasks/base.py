@@ -45,6 +45,8 @@ class Sample(Struct, frozen=True, kw_only=True):
 class Generate(Struct, frozen=True, tag=True, kw_only=True):
     messages: tuple[Message, ...]
     max_tokens: int
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these; not sent to reasoning models, whose thinking may hold them."""
     prompt_tokens: int | None = None
     """Speed tasks only: send exactly this many (meaningless) tokens and produce exactly `max_tokens`."""
 
@@ -119,6 +121,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """Not for `kind == "speed"`: such steps measure time only, are never scored, and their scorer raises
     `TypeError`.
     """
+    together: Callable[[Sequence[tuple[Sample, Answer]]], Sequence[Score]] | None = None
+    """Where set, scores all answers of a step at once, in their order, and `score` is never called."""
 
 
 def headline(task: Task, scoring: Scoring) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from tasks import answers, choice
-from tasks.base import Answer, DataError, Prompt, Rank, Sample, Score, Scoring, Task
+from tasks.base import Answer, DataError, Prompt, Rank, Sample, Score, Scoring, Task, Verdict
 from tasks.public import About, Form, Line, given, inline_form, read_lines, samples_of
 
 LABELS = ("yes", "no", "maybe")
@@ -109,21 +109,30 @@ def prompt(sample: Sample, scoring: Scoring) -> Prompt:
 
 
 def score(sample: Sample, scoring: Scoring, answer: Answer) -> Score:
-    """As a choice among the three labels; a written text may name the letter or say the label."""
-    judged = choice.score("en", sample, scoring, answer)
-    if scoring != "generate" or judged.answer is not None or answer.finish != "stop":
-        return judged
-    label = answers.find_label(answers.read_reply(answer, "en").final, answers.YES_NO_MAYBE["en"])
+    """A written answer says a label or its letter; ranked ones are judged as any choice. `Score.answer` is the label."""
+    if scoring != "generate" or answer.finish == "error":
+        return choice.score("en", sample, scoring, answer)
+    reply = answers.read_reply(answer, "en")
+    label = find_label(reply.final, sample.options, cut_off=answer.finish == "length")
     if label is None:
-        return judged
-    right = sample.options.index(label) == int(sample.target)
+        verdict: Verdict = "truncated" if answer.finish == "length" else "no_answer"
+        return Score(value=0.0, verdict=verdict, metrics={"acc": 0.0}, flags=reply.flags)
+    right = float(sample.options.index(label) == int(sample.target))
     return Score(
-        value=float(right),
-        verdict="correct" if right else "wrong",
-        answer=label,
-        metrics={"acc": float(right)},
-        flags=judged.flags,
+        value=right, verdict="correct" if right else "wrong", answer=label, metrics={"acc": right}, flags=reply.flags
     )
+
+
+def find_label(final: str, labels: Sequence[str], *, cut_off: bool) -> str | None:
+    """The label that a text decides for, by word or by letter.
+
+    Words like "no" stand in many a last line ("no effect was seen"), so a label counts only where it is stated, not where it is named.
+    """
+    if not cut_off and (label := answers.find_label(final, answers.YES_NO_MAYBE["en"])):
+        return label
+    letters = choice.LETTERS[: len(labels)]
+    letter = answers.find_choice(final, [f"option {x}" for x in letters], stated_only=cut_off)
+    return labels[letters.index(letter)] if letter else None
 
 
 ABOUT = About(

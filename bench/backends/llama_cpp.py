@@ -47,14 +47,16 @@ class LlamaCppBackend:
             raise BackendError(str(error)) from error
         self._settings = settings
         library = Library(_bindings(), _LOG)
+        _LOG.lines.clear()
         self._model = Model(library, settings)
         self._decoder = Context(library, self._model, settings, slots)
-        self._notes: list[str] = []
+        self._said = tuple(_LOG.lines)
+        self._notes: list[str] = self._remarks()
         self._template = self._chat_template()
         self._batcher = Batcher(self._decoder, slots)
 
     def describe(self) -> EngineInfo:
-        lines, weights = tuple(_LOG.lines), self._weights
+        lines, weights = self._said, self._weights
         memory = buffer_bytes(lines)
         cache = memory.get("cache")
         return EngineInfo(
@@ -169,6 +171,15 @@ class LlamaCppBackend:
     def _prefix(self, text: str) -> list[int]:
         """The last token is left out: what follows may melt into it."""
         return self._model.encode_kept(text)[:-1] if text else []
+
+    def _remarks(self) -> list[str]:
+        """What a reader of the numbers must know of the file."""
+        facts = self._weights.metadata
+        if facts.get("general.architecture") == "deepseek2" and "deepseek2.attention.key_length_mla" not in facts:
+            return [
+                "the file was made before llama.cpp knew MLA: its cache is kept decompressed and takes many times the memory"
+            ]
+        return []
 
     def _chat_template(self) -> ChatTemplate | None:
         """The file's own; None where there is none or it cannot be compiled, then llama.cpp's."""

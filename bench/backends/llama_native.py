@@ -15,6 +15,8 @@ from bench.chat_template import TemplateFailure
 from bench.config import LlamaCppSettings
 
 LARGEST_UBATCH = 512
+LAST_LINES = 8
+"""Of the log: what may tell why a call has just failed."""
 
 
 class Library:
@@ -24,7 +26,8 @@ class Library:
         self.bindings, self.log = bindings, log
 
     def failure(self, what: str) -> BackendError | BackendOutOfMemory:
-        kind = BackendOutOfMemory if lacks_memory(tuple(self.log.lines)) else BackendError
+        """The error for what has just gone wrong, by llama.cpp's last words."""
+        kind = BackendOutOfMemory if lacks_memory(tuple(self.log.lines)[-LAST_LINES:]) else BackendError
         return kind(f"{what}: {self.log.last_words()}")
 
 
@@ -142,7 +145,7 @@ class Context:
     def __init__(self, source: Library, model: Model, settings: LlamaCppSettings, slots: int) -> None:
         import numpy
 
-        self._numpy, self._log, self._model = numpy, source.log, model
+        self._numpy, self._source, self._model = numpy, source, model
         self.library = library = source.bindings
         trained = int(library.llama_model_n_ctx_train(model.handle))
         if settings.context > trained > 0:
@@ -233,9 +236,9 @@ class Context:
             case 1:
                 raise BackendError("the cache has no room for this step")
             case -2:
-                raise BackendOutOfMemory(f"llama.cpp: {self._log.last_words()}")
+                raise BackendOutOfMemory(f"llama.cpp: {self._source.log.last_words()}")
             case _:
-                raise BackendError(f"llama_decode gave {status}: {self._log.last_words()}")
+                raise self._source.failure(f"llama_decode gave {status}")
 
     def logits(self, row: int) -> Any:
         """A view that the next step overwrites."""

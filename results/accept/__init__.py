@@ -138,7 +138,8 @@ def _clause(number: int, clause: ask.Clause, spec: ask.Spec, base: Path, cells: 
         found=finding.found,
         verdict=finding.verdict,
         decides=finding.decides,
-        subject=deployment + (f", {chosen[0].views[0].step.facts.load}" if one else ""),
+        deployment=clause.deployment or "",
+        load=chosen[0].views[0].step.facts.load if one else "",
     )
 
 

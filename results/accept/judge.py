@@ -4,13 +4,14 @@ A clause with a confidence interval is met when the whole interval keeps the lim
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct, structs
 
 from results.accept import spec as ask
 from results.accept.words import NOTHING, Said, say
+from results.compare.metrics import FORECAST
 from results.compare.pairing import Obstacle
 from results.cost import Tariff
 from results.energy import CLASSES
@@ -28,6 +29,8 @@ from results.validity.base import Axis, StepView, reasons
 
 Verdict = Literal["met", "not_met", "undecided"]
 MOST_MORE = 10_000_000
+"""More items or requests than anybody will ask."""
+MOST_SAID = 6
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -39,8 +42,10 @@ class Judged(Struct, frozen=True, kw_only=True):
     found: Said
     verdict: Verdict
     decides: Said = NOTHING
-    subject: str = ""
-    """Deployment and load."""
+    deployment: str = ""
+    """Where the clause names one of its own."""
+    load: str = ""
+    """Where it speaks of one step."""
 
 
 class Steps(Struct, frozen=True, kw_only=True):
@@ -96,6 +101,7 @@ def unusable(steps: Steps, *axes: Axis) -> Finding | None:
         for view in steps.views
         for f in judge_step(view)
         if f.verdict == "fail" and f.severity in ("I", "R") and f.axis in ("all", *axes)
+        if f.rule != FORECAST
     ]
     if not broken:
         return None
@@ -303,8 +309,17 @@ def validity(clause: ask.Validity, all_steps: Sequence[Steps]) -> Finding:
     bad = {name: why for name, why in broken.items() if why}
     if not bad:
         return Finding(verdict="met", found=say("found_valid", n=len(broken)))
-    why = "; ".join(dict.fromkeys(w for reasons_ in bad.values() for w in reasons_))
-    return Finding(verdict="not_met", found=say("found_invalid", n=len(bad), all=len(broken), reasons=why))
+    return Finding(
+        verdict="not_met", found=say("found_invalid", n=len(bad), all=len(broken), reasons=_by_rule(bad.values()))
+    )
+
+
+def _by_rule(broken: Iterable[Sequence[str]]) -> str:
+    """One sentence for each rule, the first that it gave; beyond six the rules are only named."""
+    first = {reason.split(":")[0]: reason for reasons_ in reversed(list(broken)) for reason in reversed(reasons_)}
+    ordered = sorted(first)
+    said = [first[rule] for rule in ordered[:MOST_SAID]]
+    return "; ".join(said + ordered[MOST_SAID:])
 
 
 def evidence(clause: ask.Evidence, all_steps: Sequence[Steps]) -> Finding:

@@ -71,13 +71,13 @@ WORDS: dict[str, Said] = {
     ),
     "found_cost": Said("{value} {currency} ({lo} to {hi})", "{value} {currency}（{lo} 至 {hi}）"),
     "found_valid": Said("{n} steps keep all rules", "{n} 个步骤符合全部规则"),
-    "found_invalid": Said("{n} of {all} steps do not: {reasons}", "{all} 个步骤中有 {n} 个不符合：{reasons}"),
+    "found_invalid": Said("{n} of {all} steps do not: {reasons}", "{all} 个步骤中有 {n} 个不符合，规则如上所列"),
     "found_evidence": Said("class {value}", "{value} 级"),
     "found_estimate": Said("class {value}: an estimate", "{value} 级：估算值"),
-    "found_ended": Said("{step} ended as {outcome}: {detail}", "{step} 以 {outcome} 结束：{detail}"),
-    "found_unusable": Said("the measurement may not be used: {reasons}", "该测量不可采用：{reasons}"),
-    "found_nothing": Said("nothing was measured: {reason}", "没有测得：{reason}"),
-    "found_apart": Said("not comparable: {reasons}", "不可比较：{reasons}"),
+    "found_ended": Said("{step} ended as {outcome}: {detail}", "{step} 以 {outcome} 结束，原因如上所述"),
+    "found_unusable": Said("the measurement may not be used: {reasons}", "该测量不可采用，规则如上所列"),
+    "found_nothing": Said("nothing was measured: {reason}", "没有测得，原因如上所述"),
+    "found_apart": Said("not comparable: {reasons}", "不可比较，原因如上所述"),
     # what would decide
     "decide_items": Said("about {n} more items", "约需再增加 {n} 道题"),
     "decide_never": Said("no number of items: the value lies on the limit", "增加题数无法判定：数值正在限值上"),
@@ -97,6 +97,7 @@ WORDS: dict[str, Said] = {
     # the page
     "page_title": Said("Acceptance record", "验收记录"),
     "clause": Said("Clause", "条款"),
+    "load": Said("load", "负载"),
     "required": Said("Required", "要求"),
     "found": Said("Found", "实测"),
     "verdict": Said("Verdict", "结论"),
@@ -120,8 +121,8 @@ WORDS: dict[str, Said] = {
         "当整个 {confidence} 置信区间满足限值时为符合，完全不满足时为不符合；介于两者之间时以现有测量无法判定。内存按读数比较。",
     ),
     "rule_seal": Said(
-        "The seal is the hash over every file of the run. `verify` recomputes it; any later change of a file shows.",
-        "封印是运行记录全部文件的哈希值。用 `verify` 可重新核对，任何文件此后的改动都会显示。",
+        "The seal is the hash over every file of the run. “verify” recomputes it; any later change of a file shows.",
+        "封印是运行记录全部文件的哈希值。用“verify”命令可重新核对，任何文件此后的改动都会显示。",
     ),
     "rule_example": Said(
         "The tariff is an example that ships with the program, not a quote.", "所用费率表为程序附带的示例，并非报价。"

@@ -27,6 +27,8 @@ BETWEEN_LOADS = 0.05
 """Relative spread that one load of a model may have against the next: what repetitions may differ by (rule C10)."""
 OTHER_LOAD = "A5"
 TEXT_LENGTH = "B3"
+FORECAST = "E4"
+"""Says that the plan foresaw another size; the reading itself is none the worse for it."""
 IDENTITY_OF_ITEMS = frozenset({"F1", "F4"})
 """Rules of pairs that are decided here by name, and may be allowed."""
 
@@ -145,7 +147,8 @@ def doubts(base: Side, candidate: Side, together: Sequence[Finding]) -> Doubts:
 
 def _counts(finding: Finding) -> bool:
     """Failures that forbid ranking; other load on the host is a warning for a ranking, and too much for a comparison."""
-    return finding.verdict == "fail" and (finding.severity in ("I", "R") or finding.rule == OTHER_LOAD)
+    forbids = finding.severity in ("I", "R") and finding.rule != FORECAST
+    return finding.verdict == "fail" and (forbids or finding.rule == OTHER_LOAD)
 
 
 def ratios(base: Side, candidate: Side, against: Doubts, same: bool) -> tuple[Ratio, ...]:

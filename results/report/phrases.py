@@ -3,8 +3,6 @@
 A sentence without a pattern stays in English; a rule always has its title.
 """
 
-
-
 import re
 from functools import cache
 
@@ -130,6 +128,12 @@ PHRASES_ZH: tuple[tuple[str, str], ...] = (
     (r"no prediction or no reading", "没有预测或没有读数"),
     (r"signal (\d+)", r"信号 \1"),
     (r"exit code (\d+)", r"退出码 \1"),
+    (r"oom", "内存不足"),
+    (r"timeout", "超时"),
+    (r"crashed", "崩溃"),
+    (r"interrupted", "中断"),
+    (r"needs ([\d.]+) GiB, ([\d.]+) are free", r"需要 \1 GiB，仅有 \2 GiB 可用"),
+    (r"no sign of progress for (.+) s while (loading|running)", r"在 \1 s 内没有进展（\2）"),
     (r"the engine could not get the memory it needs", "引擎无法获得所需的内存"),
 )
 
@@ -150,7 +154,8 @@ def sentence(text: str, lang: str) -> str:
         return f"{rule}：{sentence(rest, lang)}"
     for pattern, chinese in _patterns():
         if found := pattern.fullmatch(text):
-            return found.expand(chinese).strip()
+            parts = [sentence(g or "", lang) for g in found.groups()]
+            return re.sub(r"\\(\d)", lambda m, p=parts: p[int(m[1]) - 1], chinese).strip()  # type: ignore[misc]
     return text
 
 

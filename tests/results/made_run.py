@@ -79,6 +79,7 @@ class Made(Struct, frozen=True, kw_only=True):
     scored: bool = True
     metered: bool = True
     engine: str = "llama_cpp"
+    device: str = "cpu"
     log: str = ""
     family: str | None = "SmolLM2"
     ended: bool = True
@@ -235,7 +236,7 @@ def _engine(cell: Made) -> EngineInfo:
     return EngineInfo(
         engine=cell.engine,
         engine_version="0.3.36",
-        device="cpu",
+        device=cell.device,
         model="SmolLM2-135M-Instruct",
         parameters=134_515_008 if cell.family else None,
         quantisation=cell.quantisation,

@@ -104,6 +104,7 @@ def test_comparison_of_yes_no_answers() -> None:
         flip_rate=0.15,
         detectable=found.detectable,
         discordance=discordance(counts(60, 12, 3, 25)),
+        mcnemar_p=mcnemar_mid_p(12, 3),
     )
     assert found.detectable == pytest.approx(0.1085, abs=0.0001)
 

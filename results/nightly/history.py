@@ -1,0 +1,174 @@
+"""The history of a nightly job: a folder of runs, and one Parquet file made from them that can be made again at any time.
+
+A run of a night is named `<suite>-night-<night>-b<block>`; confirmation runs end in `-c<block>` and are kept, but are no points of a
+series.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from results.load import LoadedCell, load
+from results.nightly.judge import METRICS
+from results.records import Answered, CellEnded, Ranked
+from results.store import RunDir, StoreError
+
+RUN_NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}Z)_(?P<suite>.+)-night-(?P<night>.+)-(?P<arm>[bc])(?P<block>\d+)")
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One figure of a block (`metric` set), one judged answer (`item` set), or how a cell ended (neither)."""
+
+    suite: str
+    night: str
+    arm: str
+    """`b` for a block of the night, `c` for a confirmation."""
+    block: int
+    run: str
+    deployment: str
+    outcome: str
+    epoch: str
+    """Hash of everything that must be the same for two nights to be compared."""
+    task: str = ""
+    load: str = ""
+    metric: str = ""
+    value: float | None = None
+    item: str = ""
+    right: bool | None = None
+    text_hash: str = ""
+
+
+def read_runs(runs: Path) -> tuple[list[Entry], list[str]]:
+    """Every entry of every run under a folder, and a sentence for each run that cannot be read and is left out."""
+    entries: list[Entry] = []
+    broken: list[str] = []
+    for path in sorted(runs.iterdir()) if runs.exists() else []:
+        if not RUN_NAME.fullmatch(path.name):
+            continue
+        try:
+            entries += read_run(RunDir(path))
+        except StoreError as error:
+            broken.append(str(error))
+    return entries, broken
+
+
+def read_run(run: RunDir) -> list[Entry]:
+    """The entries of one run. Raises `StoreError` for a broken one and `ValueError` for a name that is no night's."""
+    name = RUN_NAME.fullmatch(run.path.name)
+    if name is None:
+        raise ValueError(f"{run.path.name}: not the name of a night's run")
+    manifest = run.manifest()
+    found: list[Entry] = []
+    for cell in load(run, manifest):
+        ended = run.cell(cell.facts.id).ended()
+        head = Entry(
+            suite=name["suite"],
+            night=name["night"],
+            arm=name["arm"],
+            block=int(name["block"]),
+            run=manifest.run,
+            deployment=cell.facts.deployment,
+            outcome=ended.outcome if ended else "interrupted",
+            epoch=epoch_of(cell, ended),
+        )
+        found.append(head)
+        found += _figures(cell, head)
+        found += _answers(cell, head)
+    return found
+
+
+def epoch_of(cell: LoadedCell, ended: CellEnded | None) -> str:
+    """What must not change for two nights to be compared: machine and software, weights, engine and its settings, data, scorers."""
+    engine = next((step.engine for step in cell.records.steps if step.engine), None)
+    steps = [
+        (s.task, s.task_version, s.scoring, s.load, s.data_sha256, s.sampling) for s in cell.facts.steps if not s.warmup
+    ]
+    same = [
+        ended.fingerprint_start if ended else None,
+        engine.weights_sha256 if engine else None,
+        engine.engine_version if engine else None,
+        cell.facts.settings,
+        cell.facts.quantisation,
+        steps,
+    ]
+    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:16]
+
+
+def _figures(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
+    for row in cell.rows:
+        for metric in METRICS:
+            value = getattr(row, metric, None)
+            if (
+                row.outcome == "ok"
+                and value is not None
+                and value > 0
+                and not (metric.startswith("energy") and not row.energy_valid)
+            ):
+                yield msgspec.structs.replace(head, task=row.task, load=row.load, metric=metric, value=float(value))
+
+
+def _answers(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
+    """Of the first load of each task: the same items under another load are no new answers."""
+    seen: set[str] = set()
+    for view in cell.views:
+        if view.step.facts.task in seen or view.step.span is None:
+            continue
+        seen.add(view.step.facts.task)
+        hashes = {(r.sample, r.repeat): _hash(r) for r in view.step.records}
+        greedy = not view.step.facts.sampling.get("temperature")
+        for score in view.step.scores:
+            yield msgspec.structs.replace(
+                head,
+                task=view.step.facts.task,
+                load=view.step.facts.load,
+                item=f"{score.sample}#{score.repeat}",
+                right=score.verdict == "correct",
+                text_hash=hashes.get((score.sample, score.repeat), "") if greedy else "",
+            )
+
+
+def _hash(record: Answered | Ranked) -> str:
+    if isinstance(record, Answered):
+        if record.text_sha256:
+            return record.text_sha256[:16]
+        return hashlib.sha256((record.text or "").encode()).hexdigest()[:16]
+    return hashlib.sha256(repr([round(c.logprob, 6) for c in record.continuations]).encode()).hexdigest()[:16]
+
+
+COLUMNS = Entry.__struct_fields__
+
+
+def write(path: Path, entries: Sequence[Entry]) -> None:
+    """Replace the Parquet file at once: a reader sees the old one or the new one."""
+    import duckdb
+
+    part = path.with_name(path.name + ".part")
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE history (suite VARCHAR, night VARCHAR, arm VARCHAR, block INTEGER, run VARCHAR, deployment VARCHAR,"
+            " outcome VARCHAR, epoch VARCHAR, task VARCHAR, load VARCHAR, metric VARCHAR, value DOUBLE, item VARCHAR,"
+            ' "right" BOOLEAN, text_hash VARCHAR)'
+        )
+        rows = [[getattr(e, name) for name in COLUMNS] for e in entries]
+        if rows:
+            connection.executemany(f"INSERT INTO history VALUES ({', '.join('?' * len(COLUMNS))})", rows)
+        connection.execute(f"COPY history TO '{_quoted(part)}' (FORMAT parquet)")
+    part.chmod(0o600)
+    part.replace(path)
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries of a Parquet file, oldest night first."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        rows = connection.execute(f"SELECT * FROM read_parquet('{_quoted(path)}')").fetchall()
+    return [Entry(**dict(zip(COLUMNS, row, strict=True))) for row in rows]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

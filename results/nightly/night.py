@@ -1,0 +1,221 @@
+"""Everything one night shows: each series judged, accuracy weighed, failures and changed answers named. Pure."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from results.nightly.evidence import Evidence, accumulate
+from results.nightly.history import Entry
+from results.nightly.judge import METRICS, Finding, Point, judge
+from results.paired import benjamini_hochberg
+
+FALSE_DISCOVERY_RATE = 0.05
+
+
+class Key(Struct, frozen=True, order=True):
+    deployment: str
+    task: str
+    load: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.deployment}, {self.task} {self.load}, {self.metric}"
+
+
+class Series(Struct, frozen=True, kw_only=True):
+    """One figure over the nights; `epochs` in step with `points`."""
+
+    key: Key
+    points: tuple[Point, ...]
+    epochs: tuple[str, ...]
+    finding: Finding
+
+    @property
+    def current(self) -> tuple[Point, ...]:
+        """Only the nights of tonight's epoch: nothing is tested across epochs."""
+        return tuple(p for p, e in zip(self.points, self.epochs, strict=True) if e == self.epochs[-1])
+
+
+class Accuracy(Struct, frozen=True, kw_only=True):
+    deployment: str
+    task: str
+    evidence: Evidence
+    nights: int
+
+
+class Night(Struct, frozen=True, kw_only=True):
+    """The judgement. `regressions` and `improvements` are sentences."""
+
+    suite: str
+    night: str
+    verdict: Literal["ok", "regression"]
+    regressions: tuple[str, ...]
+    improvements: tuple[str, ...]
+    candidates: tuple[Key, ...]
+    """Series that one night put far out; to be confirmed by re-runs."""
+    series: tuple[Series, ...]
+    accuracy: tuple[Accuracy, ...]
+    failures: tuple[str, ...]
+    events: tuple[str, ...]
+    """Changed answers of greedy models within an epoch, new epochs, runs that could not be read."""
+
+
+def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ...]:
+    """Every series with its points in the order of the nights, judged up to the last night."""
+    values: dict[Key, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    epochs: dict[tuple[str, str], str] = {}
+    for e in entries:
+        if e.arm == "b":
+            epochs[e.deployment, e.night] = e.epoch
+        if e.arm == "b" and e.metric and e.value is not None:
+            values[Key(e.deployment, e.task, e.load, e.metric)][e.night][e.block] = math.log(e.value)
+    nights = sorted({e.night for e in entries})
+    found = []
+    for key, by_night in sorted(values.items()):
+        if key.deployment == control:
+            continue
+        base = values.get(replace(key, deployment=control)) if control else None
+        points, ages = [], []
+        for night in nights:
+            ratios = _ratios(by_night.get(night, {}), base.get(night, {}) if base else None)
+            if ratios:
+                points.append(_point(night, ratios))
+                ages.append(epochs[key.deployment, night] + (epochs.get((control, night), "") if control else ""))
+        if points:
+            current = [p for p, age in zip(points, ages, strict=True) if age == ages[-1]]
+            metric = METRICS[key.metric]
+            found.append(Series(key=key, points=tuple(points), epochs=tuple(ages), finding=judge(current, metric)))
+    return tuple(found)
+
+
+def _ratios(candidate: Mapping[int, float], control: Mapping[int, float] | None) -> list[float]:
+    """Log ratios of the blocks that both have; the candidate's own logarithms where there is no control at all."""
+    if control is None:
+        return list(candidate.values())
+    return [value - control[block] for block, value in candidate.items() if block in control]
+
+
+def _point(night: str, ratios: Sequence[float]) -> Point:
+    spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else None
+    return Point(night=night, value=float(np.median(ratios)), block_sd=spread, blocks=len(ratios))
+
+
+def accuracies(entries: Sequence[Entry]) -> tuple[Accuracy, ...]:
+    """Each deployment's answers in tonight's epoch against the first answer to the same item in that epoch."""
+    nights: dict[tuple[str, str], dict[str, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
+    epochs: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for e in entries:
+        if e.arm == "b" and e.item and e.right is not None:
+            nights[e.deployment, e.task][e.night].setdefault(e.item, e.right)
+            epochs[e.deployment, e.task][e.night] = e.epoch
+    found = []
+    for (deployment, task), by_night in sorted(nights.items()):
+        last = epochs[deployment, task][max(by_night)]
+        kept = [by_night[n] for n in sorted(by_night) if epochs[deployment, task][n] == last]
+        baseline: dict[str, bool] = {}
+        for night in kept:
+            for item, right in night.items():
+                baseline.setdefault(item, right)
+        found.append(Accuracy(deployment=deployment, task=task, evidence=accumulate(baseline, kept), nights=len(kept)))
+    return tuple(found)
+
+
+def failures(entries: Sequence[Entry], night: str) -> tuple[str, ...]:
+    """Deployments that ended well the night before, or have no night before, and did not tonight."""
+    outcomes: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for e in entries:
+        if e.arm == "b" and not e.metric and not e.item:
+            outcomes[e.deployment][e.night].add(e.outcome)
+    said = []
+    for deployment, by_night in sorted(outcomes.items()):
+        tonight = by_night.get(night, set()) - {"ok"}
+        before = [by_night[n] for n in sorted(by_night) if n < night]
+        if tonight and (not before or before[-1] == {"ok"}):
+            said.append(
+                f"{deployment} ended {', '.join(sorted(tonight))}"
+                + (", which it did not the night before" if before else "")
+            )
+    return tuple(said)
+
+
+def changed_answers(entries: Sequence[Entry], night: str) -> tuple[str, ...]:
+    """Greedy answers that differ from the last ones to the same item in the same epoch: an event, not a failure."""
+    last: dict[tuple[str, str, str, str], str] = {}
+    changed: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for e in sorted((e for e in entries if e.item and e.text_hash), key=lambda e: (e.night, e.block)):
+        where = (e.deployment, e.task, e.item, e.epoch)
+        if e.night == night and where in last:
+            changed[e.deployment, e.task][0] += last[where] != e.text_hash
+            changed[e.deployment, e.task][1] += 1
+        last[where] = e.text_hash
+    return tuple(
+        f"{deployment}, {task}: {differ} of {asked} greedy answers differ from the last time, with nothing known to have changed"
+        for (deployment, task), (differ, asked) in sorted(changed.items())
+        if differ
+    )
+
+
+def judge_night(
+    entries: Sequence[Entry], suite: str, night: str, control: str | None, broken: Sequence[str] = ()
+) -> Night:
+    """Judge one night against everything before it."""
+    ours = [e for e in entries if e.suite == suite and e.night <= night]
+    series = tuple(s for s in series_of(ours, control) if s.points[-1].night == night)
+    accuracy = accuracies(ours)
+    sure = _discoveries(series)
+    worse: list[str] = []
+    better: list[str] = []
+    for one in series:
+        if one.finding.verdict in ("regression", "improvement") and str(one.key) in sure:
+            (worse if one.finding.verdict == "regression" else better).append(sentence(one.key, one.finding))
+    for item in accuracy:
+        if item.evidence.verdict != "steady":
+            (worse if item.evidence.verdict == "regression" else better).append(_accuracy_sentence(item))
+    failed = failures(ours, night)
+    return Night(
+        suite=suite,
+        night=night,
+        verdict="regression" if worse or failed else "ok",
+        regressions=tuple(worse) + failed,
+        improvements=tuple(better),
+        candidates=tuple(s.key for s in series if s.finding.verdict == "candidate"),
+        series=series,
+        accuracy=accuracy,
+        failures=failed,
+        events=(*changed_answers(ours, night), *_new_epochs(series), *broken),
+    )
+
+
+def _discoveries(series: Sequence[Series]) -> set[str]:
+    """Benjamini and Hochberg over all series of the night; a series without a test counts with p = 1."""
+    p_values = {str(s.key): 1.0 if s.finding.p_value is None else s.finding.p_value for s in series}
+    return {name for name, p in benjamini_hochberg(p_values).items() if p <= FALSE_DISCOVERY_RATE}
+
+
+def _new_epochs(series: Sequence[Series]) -> tuple[str, ...]:
+    began = {s.key.deployment for s in series if len(s.epochs) > 1 and s.epochs[-1] != s.epochs[-2]}
+    return tuple(
+        f"{name}: a new epoch begins tonight (machine, software, weights, settings or data changed)"
+        for name in sorted(began)
+    )
+
+
+def sentence(key: Key, finding: Finding) -> str:
+    effect = "" if finding.effect is None else f" {finding.effect:+.1%}"
+    since = f" since {finding.since}" if finding.since else ""
+    p = f" (p {finding.p_value:.1e})" if finding.p_value is not None else ""
+    return f"{key}:{effect}{since}{p}{': ' + finding.reason if finding.reason else ''}"
+
+
+def _accuracy_sentence(found: Accuracy) -> str:
+    e = found.evidence
+    change = 0.0 if e.change is None else e.change
+    return (
+        f"{found.deployment}, {found.task}, accuracy: {100 * change:+.1f} points on {e.items} items "
+        f"({e.losses} lost, {e.gains} gained; e-value {e.e_value:.0f})"
+    )

@@ -1,0 +1,148 @@
+"""Change points, evidence over items, and how often noise alone would wake somebody (slow)."""
+
+import math
+
+import numpy as np
+import pytest
+
+from results.nightly.evidence import accumulate
+from results.nightly.judge import METRICS, RECENT, WINDOW, Finding, Point, confirm, judge
+
+SPEED = METRICS["output_tokens_per_s"]
+
+
+def points(values: object) -> list[Point]:
+    return [Point(night=f"n{i:03}", value=float(v)) for i, v in enumerate(values)]  # type: ignore[arg-type, var-annotated]
+
+
+def noise(nights: int, sd: float, seed: int, rho: float = 0.0) -> np.ndarray:
+    draws = np.random.default_rng(seed).normal(size=nights) * sd
+    for i in range(1, nights):
+        draws[i] = rho * draws[i - 1] + draws[i] * math.sqrt(1 - rho**2)
+    return draws
+
+
+def first_alarm(values: np.ndarray, start: int) -> int | None:
+    """Nights after `start` until the judge speaks of a regression."""
+    made = points(values)
+    for end in range(start + 1, len(made) + 1):
+        if judge(made[max(0, end - WINDOW) : end], SPEED).verdict == "regression":
+            return end - start
+    return None
+
+
+def test_a_few_nights_are_too_short_and_say_so() -> None:
+    found = judge(points([0.0] * 5), SPEED)
+    assert found.verdict == "too_short"
+    assert found.reason == "5 nights in this epoch; a change point needs 22"
+
+
+def test_a_constant_series_is_steady() -> None:
+    assert judge(points([0.0] * 30), SPEED).verdict == "steady"
+
+
+def test_a_slowdown_is_a_regression_with_its_first_night_and_size() -> None:
+    values = noise(40, 0.01, seed=3)
+    values[37:] += math.log(0.9)
+    found = judge(points(values), SPEED)
+    assert (found.verdict, found.since) == ("regression", "n037")
+    assert found.effect == pytest.approx(-0.1, abs=0.02)
+
+
+def test_faster_is_an_improvement_and_less_is_better_where_the_metric_says_so() -> None:
+    values = noise(40, 0.01, seed=3)
+    values[37:] += math.log(1.1)
+    assert judge(points(values), SPEED).verdict == "improvement"
+    assert judge(points(values), METRICS["tpot_p50_ms"]).verdict == "regression"
+
+
+def test_one_gross_night_is_a_candidate_not_an_alarm() -> None:
+    values = noise(30, 0.01, seed=4)
+    values[-1] += math.log(0.7)
+    assert judge(points(values), SPEED).verdict == "candidate"
+
+
+def test_reruns_confirm_only_what_lies_beyond_the_floor() -> None:
+    history = points(noise(25, 0.01, seed=5))
+    slow = [math.log(0.9) + e for e in noise(10, 0.01, seed=6)]
+    same = list(noise(10, 0.01, seed=7))
+    assert confirm(history, slow, SPEED).verdict == "regression"
+    assert confirm(history, same, SPEED).verdict == "steady"
+
+
+def test_a_noisy_series_is_called_blind() -> None:
+    found = judge(points(noise(30, 0.1, seed=8)), SPEED)
+    assert found.blind
+    assert not judge(points(noise(30, 0.002, seed=8)), SPEED).blind
+    assert isinstance(found, Finding)
+
+
+def test_a_greedy_model_that_repeats_itself_adds_no_evidence() -> None:
+    baseline = {f"i{n}": n % 2 == 0 for n in range(40)}
+    lost = {**baseline, "i0": False, "i2": False, "i4": False}
+    once, often = accumulate(baseline, [lost]), accumulate(baseline, [lost] * 10)
+    assert (once.losses, once.gains, once.items) == (often.losses, often.gains, often.items) == (3, 0, 40)
+    assert often.verdict == "steady"
+
+
+def test_a_clear_loss_of_accuracy_is_a_regression() -> None:
+    baseline = {f"i{n}": True for n in range(400)}
+    nights = [{f"i{n}": n % 20 != 0 for n in range(k * 200, (k + 1) * 200)} for k in range(2)]
+    found = accumulate(baseline, nights)
+    assert (found.verdict, found.losses, found.gains) == ("regression", 20, 0)
+
+
+def simulate_alarms(sd: float, rho: float, series: int = 200) -> float:
+    """Alarm episodes per series-year."""
+    episodes = 0
+    for seed in range(series):
+        made, last = points(noise(365, sd, seed=seed, rho=rho)), -RECENT - 1
+        for end in range(1, 366):
+            if judge(made[max(0, end - WINDOW) : end], SPEED).verdict in ("regression", "improvement"):
+                episodes += end - last > RECENT
+                last = end
+    return episodes / series
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rho", [0.0, 0.3])
+def test_noise_alone_alarms_at_most_once_in_ten_series_years(rho: float) -> None:
+    rate = simulate_alarms(0.01, rho)
+    print(f"alarms per series-year at 1 % noise, autocorrelation {rho}: {rate:.3f}")
+    assert rate <= 0.1
+
+
+@pytest.mark.slow
+def test_five_percent_at_one_percent_noise_is_found_within_three_nights() -> None:
+    delays = []
+    for seed in range(400):
+        values = noise(60, 0.01, seed=1000 + seed)
+        values[40:] += math.log(0.95)
+        delays.append(first_alarm(values, 40) or 99)
+    share = float(np.mean([d <= 3 for d in delays]))
+    print(f"found within 3 nights: {share:.1%}, median {np.median(delays):.0f}")
+    assert share >= 0.95
+
+
+def loss_found(seed: int) -> int:
+    """Nights until a loss of 3 points (4.5 % lost, 1.5 % gained) is found; 400 items a night of a pool of 2,000."""
+    draw = np.random.default_rng(seed)
+    baseline = {str(i): bool(draw.random() < 0.7) for i in range(2000)}
+    nights = []
+    for night in range(5):
+        asked = {}
+        for i in range(night * 400, (night + 1) * 400):
+            right = baseline[str(i)]
+            flips = draw.random() < (0.045 / 0.7 if right else 0.015 / 0.3)
+            asked[str(i)] = right != flips
+        nights.append(asked)
+        if accumulate(baseline, nights).verdict == "regression":
+            return night + 1
+    return 99
+
+
+@pytest.mark.slow
+def test_a_three_point_loss_is_found_within_five_nights() -> None:
+    share = float(np.mean([loss_found(seed) <= 5 for seed in range(300)]))
+    print(f"found within 5 nights: {share:.1%}")
+    assert share >= 0.8

@@ -1,0 +1,257 @@
+"""The report of small runs made by hand: what is written, what is said, what stays out of it."""
+
+import csv
+import stat
+from pathlib import Path
+
+import made_run
+import pytest
+from made_run import LADDER, TROUBLED, Made, steps, write_run
+from msgspec import structs
+
+from results.report import write_report
+from results.report.build import Report, build
+from results.report.drawn import curves
+from results.report.gather import gather
+from results.report.markdown import markdown
+from results.report.page import html
+from results.report.pricing import tariffs_of
+from results.report.saying import badges, of_all, of_task
+from results.report.words import EN, speaker
+from results.rows import CONTRACT, read_rows
+from results.store import StoreError
+
+FILES = ["curve.png", "curve.svg", "report.html", "report.md", "rows.csv"]
+
+
+def report_of(*runs: Path) -> Report:
+    gathered = gather(list(runs))
+    return build(gathered, tariffs_of(gathered, None))
+
+
+def said(report: Report, group: int = 0) -> dict[str, str]:
+    return {s.lead: s.text for s in of_task(report.groups[group], report, speaker("en"))}
+
+
+def test_five_files_are_written_for_the_user_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    page = write_report([write_run(tmp_path)], out, None, "en")
+    assert page == out / "report.html"
+    assert sorted(p.name for p in out.iterdir()) == FILES
+    assert {stat.S_IMODE(p.stat().st_mode) for p in out.iterdir()} == {0o600}
+    rows = read_rows(out / "rows.csv")
+    assert len(rows) == 15
+    assert all(r.cost_per_1k_samples and r.cost_per_1k_samples_lo and r.currency == "USD" for r in rows)
+    with (out / "rows.csv").open(encoding="utf-8") as file:
+        assert next(csv.reader(file))[: len(CONTRACT)] == list(CONTRACT)
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path, cells=LADDER[:2])
+    for name in ("a", "b"):
+        write_report([run], tmp_path / name, None, "en")
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in FILES)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_whatever_went_wrong_there_is_a_page(tmp_path: Path, lang: str) -> None:
+    run = write_run(tmp_path, cells=LADDER[:1] + TROUBLED)
+    page = write_report([run], tmp_path / lang, None, lang).read_text(encoding="utf-8")
+    assert "needs 43 GiB, 3 are free" in page or "需要 43 GiB" in page
+    assert "&lt;b&gt;signal 11&lt;/b&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Made(name="unscored", scored=False),
+        Made(name="unmetered", metered=False),
+        Made(name="all-wrong", right=-9.0),
+        Made(name="nothing-told", quantisation=None, bits=None, family=None),
+        *TROUBLED,
+    ],
+    ids=lambda cell: cell.name,
+)
+def test_one_cell_alone_is_enough(tmp_path: Path, cell: Made) -> None:
+    for folder, planned in (("full", None), ("one", steps(items=1, notes=0))):
+        report = report_of(write_run(tmp_path / folder, cells=(cell,), facts=planned))
+        assert html(report, "en").endswith("</html>")
+        assert markdown(report, "en")
+        assert all(curves(report))
+
+
+def test_a_run_that_measures_speed_alone_has_no_accuracy_and_says_so(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path, facts=steps(speed_only=True)))
+    assert [r.accuracy for r in report.rows] == [None] * 5
+    assert said(report) == {"Accuracy": EN["s_speed"].format(task="speed")}
+    assert write_report(
+        [write_run(tmp_path, name="other", facts=steps(speed_only=True))], tmp_path / "o", None, "en"
+    ).exists()
+
+
+def test_several_runs_share_a_page_and_keep_their_names(tmp_path: Path) -> None:
+    one = write_run(tmp_path, name="one", cells=LADDER[:2], host="ward-a")
+    two = write_run(tmp_path, name="two", cells=LADDER[:2], host="ward-b", meters=made_run.GPU_METERS)
+    report = report_of(one, two, one)
+    assert len(report.entries) == len({e.label for e in report.entries}) == len({e.short for e in report.entries}) == 12
+    assert {e.row.run for e in report.groups[0].entries} == {one.name, two.name}
+
+
+def test_no_run_a_folder_that_is_none_and_two_of_one_name_are_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run was given"):
+        write_report([], tmp_path, None, "en")
+    with pytest.raises(StoreError, match="no run here"):
+        write_report([tmp_path], tmp_path, None, "en")
+    with pytest.raises(StoreError, match="language `fr`"):
+        write_report([tmp_path], tmp_path, None, "fr")
+    one, two = (write_run(tmp_path / name, cells=LADDER[:1]) for name in ("a", "b"))
+    with pytest.raises(StoreError, match="two of the runs have the name"):
+        write_report([one, two], tmp_path, None, "en")
+
+
+def test_an_output_folder_that_cannot_be_made_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report([write_run(tmp_path, cells=LADDER[:1])], tmp_path / "file" / "out", None, "en")
+
+
+def test_what_a_model_said_stays_text(tmp_path: Path) -> None:
+    run = write_run(tmp_path, cells=LADDER[:1], answer=made_run.SCRIPT)
+    page = write_report([run], tmp_path, None, "en").read_text(encoding="utf-8")
+    assert made_run.SCRIPT not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;" in page
+    assert page.count("<script>") == 1
+
+
+def test_a_formula_in_a_name_is_no_formula_in_the_table(tmp_path: Path) -> None:
+    write_report([write_run(tmp_path, cells=(Made(name="x", quantisation=made_run.FORMULA),))], tmp_path, None, "en")
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        assert {line["quantisation"] for line in csv.DictReader(file)} == {"'" + made_run.FORMULA}
+
+
+def test_names_are_no_markup_in_markdown(tmp_path: Path) -> None:
+    write_report([write_run(tmp_path, cells=(Made(name="a|b<i>*c*"),))], tmp_path, None, "en")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "a\\|b&lt;i>\\*c\\*" in text
+    assert "<i>" not in text
+
+
+def test_texts_that_were_not_kept_are_nowhere(tmp_path: Path) -> None:
+    secret = "Mrs Planted-Name, 4 Elm Street"
+    run = write_run(tmp_path, cells=LADDER[:1], answer=secret, store_text=False)
+    page = write_report([run], tmp_path / "out", None, "en").read_text(encoding="utf-8")
+    assert EN["ex_not_kept"] in page
+    assert not any(secret.encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_the_policy_names_the_script_and_the_style_and_nothing_else(tmp_path: Path) -> None:
+    page = write_report([write_run(tmp_path, cells=LADDER[:1])], tmp_path, None, "en").read_text(encoding="utf-8")
+    policy = page.partition('Content-Security-Policy" content="')[2].partition('"')[0].replace("&#39;", "'")
+    parts = [p.split(" ")[0] for p in policy.split("; ")]
+    assert parts == ["default-src", "style-src", "script-src", "base-uri", "form-action"]
+    assert "unsafe" not in policy
+    assert " style=" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_caveats_are_told_of_what_is_there_and_of_nothing_else(tmp_path: Path) -> None:
+    t = speaker("en")
+    demo = {b.name for b in badges(report_of(write_run(tmp_path)), t)}
+    assert demo == {t(k) for k in ("badge_standin", "badge_synthetic", "badge_tariff", "badge_smoke")} | {
+        t("badge_power", classes="E2")
+    }
+    measured = report_of(
+        write_run(
+            tmp_path,
+            name="real",
+            cells=(Made(name="r1-distill-7b", family="R1-distill"),),
+            facts=steps(speed_only=True),
+            meters=made_run.GPU_METERS,
+            model="hf:deepseek-ai/x",
+        )
+    )
+    assert t("badge_standin") not in {b.name for b in badges(measured, t)}
+    assert t("badge_synthetic") not in {b.name for b in badges(measured, t)}
+
+
+def test_variants_that_answer_alike_are_never_called_better(tmp_path: Path) -> None:
+    """Two variants of one speed that answer every item alike."""
+    twins = tuple(Made(name=n, right=0.5, quantisation=n) for n in ("twin", "twin2"))
+    run = write_run(tmp_path, cells=twins, facts=steps(items=60, notes=0))
+    for name in ("twin", "twin2"):
+        folder = run / "cells" / f"{name}-abc123"
+        if name == "twin2":
+            (folder / "scores.jsonl").write_bytes((run / "cells" / "twin-abc123" / "scores.jsonl").read_bytes())
+    report = report_of(run)
+    told = said(report)
+    assert "cannot be told apart" in told["Accuracy"]
+    assert report.groups[0].best_accuracy == {e.name: 1.0 for e in report.entries}
+    assert told["Together"] == EN["s_no_dominance"]
+
+
+def test_a_variant_that_is_clearly_worse_is_said_to_be(tmp_path: Path) -> None:
+    cells = (
+        Made(name="good", right=0.8, quantisation="F16", bits=16.0, speed=2.0),
+        Made(name="bad", right=0.3, quantisation="Q2_K", bits=3.0),
+    )
+    told = said(report_of(write_run(tmp_path, cells=cells, facts=steps(items=200, notes=0))))
+    assert told["Accuracy"].startswith("F16 answers best")
+    assert told["Cost"].startswith("F16 is cheapest")
+    assert "Q2_K (by F16)" in told["Together"]
+    assert "Worse: Q2_K." in told["As good as F16?"]
+
+
+def test_differences_are_to_the_variant_with_the_most_bits_and_under_one_load(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path))
+    for group in report.groups:
+        entries = {e.name: e for e in group.entries}
+        pairs = [(entries[d.name], entries[d.reference]) for d in group.differences]
+        assert {b.row.quantisation for _, b in pairs} == {"F16"}
+        assert all(a.row.load == b.row.load for a, b in pairs)
+        assert len(pairs) == 4 * len({e.row.load for e in group.entries})
+
+
+def test_an_estimate_of_energy_has_no_frontier_and_a_counter_has_one(tmp_path: Path) -> None:
+    on_gpu = tuple(structs.replace(cell, device="cuda:0 H100") for cell in LADDER)
+    for cells, meters, kind in ((LADDER, made_run.METERS, "estimated"), (on_gpu, made_run.GPU_METERS, "measured")):
+        run = write_run(tmp_path, name=kind, cells=cells, facts=steps(items=400, notes=0), meters=meters)
+        curves = {c.axis: c for c in report_of(run).groups[0].curves}
+        assert curves["cost_per_1k_samples"].frontier
+        assert {p.kind for p in curves["energy_per_sample_j"].points} == {kind}
+        assert bool(curves["energy_per_sample_j"].frontier) == (kind == "measured")
+
+
+def test_invalid_rows_are_drawn_and_never_on_the_frontier(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path, cells=LADDER + TROUBLED))
+    for group in report.groups:
+        invalid = {e.name for e in group.entries if not e.row.valid}
+        assert not invalid & set(group.main.frontier)
+        assert not invalid & set(group.main.probability)
+
+
+def test_what_failed_is_in_the_summary(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path, cells=LADDER[:1] + TROUBLED[:1]))
+    told = {s.lead: s.text for s in of_all(report, speaker("en"))}
+    assert told["Failed"] == "1 of 2 cells: r1-32b-q4 (out of memory)."
+
+
+def test_a_tariff_of_ones_own_is_no_example(tmp_path: Path) -> None:
+    from results.cost import EXAMPLES
+
+    own = tmp_path / "own.toml"
+    text = (EXAMPLES / "example-de.toml").read_text(encoding="utf-8")
+    own.write_text(
+        text.replace("example = true", "example = false").replace('"example-de"', '"ours"'), encoding="utf-8"
+    )
+    page = write_report([write_run(tmp_path, cells=LADDER[:1])], tmp_path, own, "en").read_text(encoding="utf-8")
+    assert EN["badge_tariff"] not in page
+    assert "ours" in page
+    assert "EUR" in page
+
+
+def test_the_machine_of_the_tariff_is_found_by_the_hosts_name(tmp_path: Path) -> None:
+    one = write_run(tmp_path, name="a", cells=LADDER[:1], host="8xh100-80g")
+    two = write_run(tmp_path, name="b", cells=LADDER[:1], host="ward-server")
+    tariffs = report_of(one, two).tariffs
+    assert [t.machine for t in tariffs.values()] == ["8xh100-80g", "demo-cpu-2-core"]
