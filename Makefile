@@ -48,7 +48,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet -e ".[llama-cpp,report,dev]"
+	$(BIN)/pip install --quiet -e ".[llama-cpp,report,dev,llama-server]"
 	touch $@
 
 # Each engine in an environment of its own: their pins exclude each other.

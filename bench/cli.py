@@ -162,8 +162,17 @@ def plan(
 
 
 @app.command()
-def host(json: Json = False) -> int:
+def host(
+    json: Json = False,
+    egress: Annotated[
+        bool, typer.Option("--egress", help="Run a small suite and show that nothing leaves this machine.")
+    ] = False,
+) -> int:
     """Describe this machine: parts, sensors with their evidence class, engines, and what is missing."""
+    if egress:
+        from bench import commands
+
+        return commands.egress(json)
     from bench import tables
     from hardware import describe_host, sensors
 

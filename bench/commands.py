@@ -123,3 +123,16 @@ def export(run: Path, to: str, out: Path | None, tariff: Path | None) -> int:
         write_bytes(target / name if name else target, data, (run,))
     print(target)
     return OK
+
+
+def egress(json: bool) -> int:
+    """Show that measuring reaches no other machine; status 3 when it tried to, or could not do without."""
+    from bench.egress import prove, sentences
+
+    found = prove()
+    if json:
+        emit({"clean": found.clean, "egress": found})
+    else:
+        for sentence in sentences(found):
+            print(sentence)
+    return OK if found.clean else GATE_FAILED

@@ -1,6 +1,7 @@
 """A suite file, as types. Decoded strictly: an unknown key or a wrong type is a `ConfigError` that names the place."""
 
 import itertools
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -263,6 +264,8 @@ def load_suite(path: Path) -> Suite:
 def suite_from(raw: dict[str, Any], where: str) -> Suite:
     """Check a decoded suite. `where` is put in front of every message."""
     raw = {**raw, "deployments": _expand_matrices(raw.get("deployments", []), where)}
+    if not _finite(raw):
+        raise ConfigError(f"{where}: `inf` and `nan` are no settings; leave a limit out or write a number")
     try:
         suite = msgspec.convert(raw, Suite)
     except msgspec.ValidationError as error:
@@ -287,6 +290,18 @@ def suite_from(raw: dict[str, Any], where: str) -> Suite:
     for deployment in suite.deployments:
         engine_settings(deployment, where)
     return suite
+
+
+def _finite(value: Any) -> bool:
+    """TOML can say `inf` and `nan`, which no JSON record can hold."""
+    match value:
+        case dict():
+            return all(map(_finite, value.values()))
+        case list() | tuple():
+            return all(map(_finite, value))
+        case float():
+            return math.isfinite(value)
+    return True
 
 
 def engine_settings(deployment: Deployment, where: str = "suite") -> BackendSettings:

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from bench.backends import RankRequest, Request
 from bench.catalogue import Recipe, Shape, recipe
@@ -75,6 +75,12 @@ def work_of(cell: "CellPlan") -> Work:
         mean_context=sum(lengths) / len(lengths) if lengths else 0.0,
         ranks=any(s.job.ranks for s in cell.steps),
     )
+
+
+def at_most(work: Work, slots: int) -> Work:
+    """The same work on an engine that decodes at most `slots` sequences together."""
+    steps = tuple(structs.replace(step, batch=min(step.batch, slots)) for step in work.steps)
+    return structs.replace(work, steps=steps, batch=min(work.batch, slots))
 
 
 def tokens_in(text: str) -> float:

@@ -17,7 +17,7 @@ from bench.config import (
     TransformersSettings,
     VllmSettings,
 )
-from bench.duration import Work, seconds_of, work_of
+from bench.duration import Work, at_most, seconds_of, work_of
 from bench.fit import GIB, Layout, Need, Question, Room, gib
 from bench.quantisation import MIXES, gguf_types, normal_label, stored_bytes, tensor_bytes
 from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
@@ -62,6 +62,7 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
         return Prediction(seconds=seconds_of(work_of(cell), None, None, 0.0), basis="nothing is loaded by us")
     model = model_of(cell.deployment, settings, weights)
     work = work_of(cell)
+    work = at_most(work, settings.slots or work.in_flight)
     if model.weight_bytes is None or model.cache_bytes_per_token is None:
         return Prediction(
             weight_bytes=None if model.weight_bytes is None else round(model.weight_bytes),

@@ -406,8 +406,8 @@ def make_folder(preset: Preset, folder: Path) -> Path:
         "tokenizer.json": tokenizer_json(preset.shape.vocabulary),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<end>",
-            "bos_token": "<end>",
+            "eos_token": "<|endoftext|>",
+            "bos_token": "<|endoftext|>",
             "model_max_length": preset.shape.context,
             "chat_template": CHAT_TEMPLATE,
         },

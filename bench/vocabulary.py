@@ -9,7 +9,7 @@ NORMAL, CONTROL = 1, 3
 def tokens_of(size: int) -> list[str]:
     """A vocabulary of the true size: one token for each byte (as GPT-2 writes bytes), one merge, fillers, and the end of text last."""
     fillers = [f"<filler {i}>" for i in range(size - 258)]
-    return [*_byte_names(), "th", *fillers, "<end>"]
+    return [*_byte_names(), "th", *fillers, "<|endoftext|>"]
 
 
 def _byte_names() -> list[str]:

@@ -47,6 +47,11 @@ def main(job_path: str, parent_pid: str) -> int:
     except BackendError as error:
         print(f"cannot be used: {error}", file=sys.stderr)
         return EXIT_BAD_MODEL
+    except RuntimeError as error:
+        if not job.memory_limit_bytes or "start new thread" not in str(error):
+            raise
+        print(f"out of memory: no room for a thread's stack within the limit: {error}", file=sys.stderr)
+        return EXIT_OUT_OF_MEMORY
     return 0
 
 

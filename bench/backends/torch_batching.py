@@ -20,7 +20,7 @@ LONGEST_TOGETHER = 32
 
 
 class CellTable:
-    """The cells of each sequence, in the order of its tokens. Who shares cells is forgotten in the same step as their owner at the latest."""
+    """The cells of each sequence, in the order of its tokens. Who shares cells is forgotten no later than their owner's step ends."""
 
     def __init__(self, cells: int) -> None:
         self._free = list(range(cells - 1, -1, -1))

@@ -149,7 +149,7 @@ class TorchDecoder:
         self.is_end, self.piece = tokens.is_end, tokens.piece
         self._table = CellTable(cells)
         self._device = model.get_input_embeddings().weight.device
-        self._gpus = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+        self.gpus = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
         self._output_of: dict[int, int] = {}
         self._logits: Tensor = None
         self._normaliser: Tensor = None
@@ -170,7 +170,7 @@ class TorchDecoder:
                 logits_to_keep=torch.from_numpy(step.outputs),
             ).logits[0]
             self._logits = logits.float()
-            for gpu in self._gpus:
+            for gpu in self.gpus:
                 torch.cuda.synchronize(gpu)
         self._output_of, self._normaliser, self._best = step.output_of, None, None
 

@@ -7,6 +7,7 @@ used: it has no log-likelihoods of given texts, no stop strings, no seed of a re
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ class TransformersBackend:
     """Raises `BackendOutOfMemory` where memory is what is missing, else `BackendError` with the library's first line."""
 
     def __init__(self, settings: TransformersSettings) -> None:
+        if missing := [name for name in ("torch", "transformers", "accelerate") if find_spec(name) is None]:
+            raise BackendError(
+                f"{', '.join(missing)} not installed for {sys.executable}; "
+                "pip install -e '.[transformers]' there, or name an environment that has it with `python`"
+            )
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # read once, when the library is imported
         import torch
 
@@ -86,7 +92,7 @@ class TransformersBackend:
     def describe(self) -> EngineInfo:
         torch, settings, weights = self._torch, self._settings, self._weights
         parameters, weight_bytes = _count(self._model)
-        gpus = self._gpus()
+        gpus = self._decoder.gpus
         return EngineInfo(
             engine="transformers",
             engine_version=version("transformers"),
@@ -131,15 +137,14 @@ class TransformersBackend:
         dtype = str(self._model.dtype).removeprefix("torch.")
         if self._weights and self._weights.kind == "gguf":
             yield f"the GGUF file ({self._weights.label}) was unpacked to {dtype} on loading; sizes are those in memory"
+        if self._settings.quantise_on_load == "int4" and dtype == "float32":
+            yield "int4 with float32 runs on a slow kernel; leave `dtype` out for bfloat16"
         if self._settings.synthetic_config and "quantization_config" in self._settings.synthetic_config:
             yield f"random weights in {dtype}: the quantisation that the configuration names is not rehearsed"
 
-    def _gpus(self) -> list[int]:
-        return sorted({p.device.index for p in self._model.parameters() if p.device.type == "cuda"})
-
     def _peak(self) -> dict[str, int]:
         """Since loading began, all GPUs together; empty on a CPU."""
-        cuda, gpus = self._torch.cuda, self._gpus()
+        cuda, gpus = self._torch.cuda, self._decoder.gpus
         if not gpus:
             return {}
         return {
@@ -148,7 +153,7 @@ class TransformersBackend:
         }
 
     def state(self) -> EngineState | None:
-        cuda, gpus = self._torch.cuda, self._gpus()
+        cuda, gpus = self._torch.cuda, self._decoder.gpus
         now = {
             "allocated": sum(cuda.memory_allocated(i) for i in gpus),
             "reserved": sum(cuda.memory_reserved(i) for i in gpus),
@@ -274,7 +279,9 @@ def _load(torch: Any, settings: TransformersSettings, device: str, attention: Pa
 
     transformers.utils.logging.disable_progress_bar()
     transformers.AttentionInterface.register(ATTENTION, attention.attend)
-    dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    dtype = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    if settings.quantise_on_load == "int4" and dtype == "auto":
+        dtype = torch.bfloat16  # the only type for which CPUs and GPUs both have a fast kernel
     if settings.synthetic_config is not None:
         model = _random_model(torch, transformers, settings, device, dtype)
     else:

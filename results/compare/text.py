@@ -25,6 +25,14 @@ VERDICTS = {
 }
 
 
+SHORT = {
+    "same": "the same",
+    "no_difference": "without a difference",
+    "no_interval": "without an interval",
+    "withheld": "not judged",
+}
+
+
 class Table(Struct, frozen=True, kw_only=True):
     """A heading, columns, lines and what stands below them."""
 
@@ -58,8 +66,7 @@ def headline(compared: Compared) -> str:
 
 
 def _counted(verdicts: Sequence[str]) -> str:
-    names = dict.fromkeys(verdicts)
-    return ", ".join(f"{list(verdicts).count(v)} {v.replace('_', ' ')}" for v in names)
+    return ", ".join(f"{list(verdicts).count(v)} {SHORT.get(v, v)}" for v in dict.fromkeys(verdicts))
 
 
 def _gate(gated: Gated) -> Table:

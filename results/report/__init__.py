@@ -1,9 +1,14 @@
 """The report: rows.csv, report.html, report.md, curve.svg and curve.png of one run or several."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from results.store import StoreError
+
+if TYPE_CHECKING:
+    from results.report.gather import RunPage
 
 LANGUAGES = ("en", "zh")
 
@@ -14,16 +19,21 @@ def write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) ->
     Without a tariff the shipped example is used, and the page says so. Raises `StoreError` for no run, a folder that is none, a
     tariff that cannot be read, a language that is not there, or an `out` that cannot be written.
     """
-    from results.report import drawn, markdown, page
-    from results.report.build import build
     from results.report.gather import gather
-    from results.report.pricing import tariffs_of
-    from results.rows import to_csv
 
     if lang not in LANGUAGES:
         raise StoreError(f"language `{lang}` is not there; one of {', '.join(LANGUAGES)}")
-    gathered = gather(runs)
-    report = build(gathered, tariffs_of(gathered, tariff))
+    return render(gather(runs), out, tariff, lang)
+
+
+def render(runs: "Sequence[RunPage]", out: Path, tariff: Path | None, lang: str) -> Path:
+    """The same from runs that were read already."""
+    from results.report import drawn, markdown, page
+    from results.report.build import build
+    from results.report.pricing import tariffs_of
+    from results.rows import to_csv
+
+    report = build(runs, tariffs_of(runs, tariff))
     svg, png = drawn.curves(report)
     files = {
         "rows.csv": to_csv(report.rows).encode(),

@@ -1,6 +1,7 @@
 """compare, accept and export as a user calls them: exit statuses, what goes to stdout, what is never written."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +21,34 @@ at_least = {limit}
 """
 
 
+SUITE = """name = "t"
+idle_s = 0.0
+limit = 12
+tasks = ["clinical_qa_en"]
+[[deployments]]
+name = "a"
+backend = "scripted"
+settings = { reply = "Answer: A" }
+[[deployments]]
+name = "b"
+backend = "scripted"
+settings = { reply = "Answer: B" }
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "suite.toml").write_text(SUITE)
+    assert main(["run", str(folder / "suite.toml"), "--out", str(folder / "runs")]) == OK
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
 @pytest.fixture
-def run(write_suite: Suite, tmp_path: Path) -> Path:
-    suite = write_suite(head="limit = 12", a={"reply": "Answer: A"}, b={"reply": "Answer: B"})
-    assert main(["run", str(suite), "--out", str(tmp_path / "runs")]) == OK
-    return max((tmp_path / "runs").iterdir())
+def run(measured: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return shutil.copytree(measured, tmp_path / measured.name)
 
 
 def test_two_deployments_of_one_run_are_compared_and_gated(
@@ -34,7 +58,9 @@ def test_two_deployments_of_one_run_are_compared_and_gated(
     gate.write_text("max_accuracy_drop = 0.0001\n")
     capsys.readouterr()
     chosen = ["--base-deployment", "a", "--candidate-deployment", "b"]
-    assert main(["compare", str(run), str(run), *chosen, "--gate", str(gate), "--out", str(out), "--json"]) == GATE_FAILED
+    assert (
+        main(["compare", str(run), str(run), *chosen, "--gate", str(gate), "--out", str(out), "--json"]) == GATE_FAILED
+    )
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["comparison"]["cells"][0]["base"] == "a"

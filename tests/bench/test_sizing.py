@@ -259,3 +259,14 @@ def test_labels_are_read_from_file_names():
     assert label_in("DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", None) == "Q4_K_M"
     assert label_in("hf:x/DeepSeek-R1-AWQ", r1) == "awq"
     assert label_in("hf:deepseek-ai/DeepSeek-R1", r1) is None
+
+
+def test_an_engine_with_one_slot_is_bounded_as_at_load_one():
+    file = "file:DeepSeek-R1-Distill-Qwen-7B-Q8_0.gguf"
+    host = machine(memory_bandwidth_gb_s=100.0)
+    one = predicted(host, llama(file), concurrency=1).decode_tokens_per_s_ceiling
+    assert predicted(host, llama(file), concurrency=8).decode_tokens_per_s_ceiling == one
+    several = predicted(host, llama(file, slots=8), concurrency=8).decode_tokens_per_s_ceiling
+    assert several is not None
+    assert one is not None
+    assert several > 6 * one

@@ -157,7 +157,7 @@ def test_a_vocabulary_has_the_true_size_without_a_token_twice():
     tokens = tokens_of(1000)
     assert len(set(tokens)) == 1000
     assert tokens[ord("A")] == "A"
-    assert tokens[-1] == "<end>"
+    assert tokens[-1] == "<|endoftext|>"
 
 
 def test_a_folder_has_what_transformers_and_vllm_need_and_no_weights(tmp_path: Path):

@@ -10,15 +10,25 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 Z = 1.959963984540054
 """97.5 % point of the normal distribution."""
-T9 = 2.2621571628540993
+T9 = 2.262157162798205
 """97.5 % point of Student's t with 9 degrees of freedom: 10 batches."""
-SHOWN = "{:.9g}"
-"""Nine significant digits are shown, and compared."""
+SHOWN = "{:.12g}"
+"""Twelve significant digits are shown, and compared; more than any time in nanoseconds needs, so that no rounding falls on a tie."""
+
+
+COPIED = {
+    "parameters_b", "bits_per_weight", "weight_bytes", "cache_bytes_per_token", "predicted_memory_bytes",
+    "predicted_decode_ceiling", "active_parameters_b", "repeat",
+}  # fmt: skip
+"""Numbers that stand in the manifest, or that the engine says of itself."""
+DRAWN = {"cost_per_1k_samples_lo", "cost_per_1k_samples_hi", "cost_per_correct_lo", "cost_per_correct_hi"}
+"""Quantiles of many draws; nothing for the hand."""
 
 
 class Figure(NamedTuple):
@@ -85,9 +95,19 @@ def counts(raw: Raw) -> list[Figure]:
         Figure("errors", "requests with an error", sum(r["error"] is not None for r in raw.requests)),
     ]
     for verdict in ("correct", "wrong", "no_answer", "truncated"):
-        found.append(Figure(verdict, f"scores with the verdict {verdict}", sum(s["verdict"] == verdict for s in judged)))
+        found.append(
+            Figure(verdict, f"scores with the verdict {verdict}", sum(s["verdict"] == verdict for s in judged))
+        )
     total, n = sum(s["value"] for s in judged), len(judged)
     found.append(Figure("accuracy", f"{total:.9g} / {n}", total / n))
+    found.append(Figure("accuracy_n", "independent items: clusters of one", len({s["cluster"] for s in judged})))
+    whole = [s["value"] for s in judged if s["verdict"] in ("correct", "wrong")]
+    if whole:
+        found.append(
+            Figure(
+                "accuracy_given_finished", f"{sum(whole):.9g} / {len(whole)} right or wrong", sum(whole) / len(whole)
+            )
+        )
     if all(s["value"] in (0.0, 1.0) for s in judged) and len({s["cluster"] for s in judged}) == n:
         p = total / n
         centre, spread = p + Z * Z / (2 * n), Z * (p * (1 - p) / n + Z * Z / (4 * n * n)) ** 0.5
@@ -116,8 +136,25 @@ def speeds(raw: Raw) -> list[Figure]:
             Figure("output_tokens", "sum of output_tokens", output),
             Figure("output_tokens_mean", f"{output} / {len(done)}", output / len(done)),
             Figure("output_tokens_per_s", f"{output} / {seconds:.9g}", output / seconds),
+            Figure("energy_per_output_token_j", "energy_j / output_tokens", _joules(raw) / output),
+            Figure("cached_tokens", "sum of cached_tokens", cached),
         ]
+        found += _of_answers(raw, done, seconds)
     return found
+
+
+def _of_answers(raw: Raw, done: Sequence[dict[str, Any]], seconds: float) -> list[Figure]:
+    characters = sum(len(r["text"].rpartition("</think>")[2].strip()) for r in done)
+    found = [Figure("characters_per_s", f"{characters} / {seconds:.9g}", characters / seconds)]
+    waits = sum(r["first_ns"] - r["start_ns"] for r in done) / 1e9
+    read_tokens = sum(r["prompt_tokens"] - (r["cached_tokens"] or 0) for r in done)
+    if most_in_flight(done) == 1:
+        found.append(Figure("prefill_tokens_per_s", f"{read_tokens} / {waits:.9g} s of waiting", read_tokens / waits))
+    return found
+
+
+def _joules(raw: Raw) -> float:
+    return trapezoid(_watts(raw, "power_w"), raw.started_ns, raw.ended_ns)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -137,10 +174,12 @@ def latencies(raw: Raw) -> list[Figure]:
     if told:
         of["ttft"] = [(r["first_ns"] - r["sched_ns"]) / 1e6 for r in told]
         long = [r for r in told if r["output_tokens"] >= 2]
+        of["ttfat"] = [(r["answer_ns"] - r["sched_ns"]) / 1e6 for r in told if r["answer_ns"] is not None]
         of["tpot"] = [(r["last_ns"] - r["first_ns"]) / 1e6 / (r["output_tokens"] - 1) for r in long]
     what = {
         "e2e": "last token (a ranking: result) − planned start",
         "ttft": "first text − planned start",
+        "ttfat": "first text of the answer − planned start",
         "tpot": "(last − first text) / (tokens − 1)",
     }
     found = []
@@ -165,17 +204,26 @@ def steady(raw: Raw) -> list[Figure]:
     ends = sorted(_last(r) for r in done)
     b, n = most_in_flight(done), len(done)
     start, end = (begins[0], ends[-1]) if b == 1 else (begins[b - 1], ends[n - b - 2])
-    pieces = [_piece(r, ranked) for r in done]
-    name = "prompt" if ranked else "output"
+    found = [
+        Figure("steady_seconds", f"({end} − {start}) / 10⁹, B = {b}, N = {n}", (end - start) / 1e9),
+        Figure("steady_energy_j", "trapezoids within these two edges", trapezoid(_watts(raw, "power_w"), start, end)),
+    ]
+    found += _ten_parts("prompt", [_prompt_piece(r, ranked) for r in done], start, end)
+    return found if ranked else found + _ten_parts("output", [_output_piece(r) for r in done], start, end)
+
+
+Piece = tuple[int, int, float, float]
+"""Start, end, tokens that come at once at the start, tokens that come evenly from then to the end."""
+
+
+def _ten_parts(name: str, pieces: Sequence[Piece], start: int, end: int) -> list[Figure]:
     edges = [start + (end - start) * i // 10 for i in range(11)]
     arrived = [sum(_until(p, edge) for p in pieces) for edge in edges]
     rates = [(y - x) / ((d - c) / 1e9) for x, y, c, d in zip(arrived, arrived[1:], edges, edges[1:], strict=False)]
     mean = sum(rates) / 10
     half = T9 * (sum((r - mean) ** 2 for r in rates) / 9 / 10) ** 0.5
-    column = f"steady_{name}_tokens_per_s"
-    listed = ", ".join(f"{r:.6g}" for r in rates)
+    column, listed = f"steady_{name}_tokens_per_s", ", ".join(f"{r:.6g}" for r in rates)
     return [
-        Figure("steady_seconds", f"({end} − {start}) / 10⁹, B = {b}, N = {n}", (end - start) / 1e9),
         Figure(column, f"mean of ten equal parts: {listed}", mean),
         Figure(f"{column}_lo", f"mean − {T9:.9g} × deviation / √10", mean - half),
         Figure(f"{column}_hi", f"mean + {T9:.9g} × deviation / √10", mean + half),
@@ -187,14 +235,17 @@ def most_in_flight(done: Sequence[dict[str, Any]]) -> int:
     return max(sum(r["start_ns"] <= at["start_ns"] < r["end_ns"] for r in done) for at in done)
 
 
-def _piece(request: dict[str, Any], ranked: bool) -> tuple[int, int, float, float]:
-    """Start, end, tokens that come at once at the start, tokens that come evenly from then to the end."""
-    if ranked:
-        return request["start_ns"], request["end_ns"], 0.0, float(request["prompt_tokens"])
+def _prompt_piece(request: dict[str, Any], ranked: bool) -> Piece:
+    """Evaluated evenly until the result of a ranking, or until the first token."""
+    until = request["end_ns"] if ranked else request["first_ns"]
+    return request["start_ns"], until, 0.0, float(request["prompt_tokens"] - (request.get("cached_tokens") or 0))
+
+
+def _output_piece(request: dict[str, Any]) -> Piece:
     return request["first_ns"], _last(request), 1.0, request["output_tokens"] - 1.0
 
 
-def _until(piece: tuple[int, int, float, float], time_ns: int) -> float:
+def _until(piece: Piece, time_ns: int) -> float:
     start, end, at_once, evenly = piece
     if time_ns < start:
         return 0.0
@@ -233,7 +284,7 @@ def trapezoid(readings: Sequence[tuple[int, float]], start: int, end: int) -> fl
 
     inside = [(t, w) for t, w in readings if start < t < end]
     line = [(start, watts_at(start)), *inside, (end, watts_at(end))]
-    return sum((b[0] - a[0]) / 1e9 * (a[1] + b[1]) / 2 for a, b in zip(line, line[1:], strict=False))
+    return sum((b[0] - a[0]) / 1e9 * (a[1] + b[1]) / 2 for a, b in pairwise(line))
 
 
 def _watts(raw: Raw, field: str) -> list[tuple[int, float]]:
@@ -246,7 +297,10 @@ def energy(raw: Raw, samples: int, correct: Sequence[Any]) -> list[Figure]:
         trapezoid(_watts(raw, f), raw.started_ns, raw.ended_ns) for f in ("power_w", "power_low_w", "power_high_w")
     )
     gone = max(
-        [raw.last_step_ns, *(t["time_ns"] for t in raw.ticks if t.get("processes") and t["time_ns"] >= raw.last_step_ns)]
+        [
+            raw.last_step_ns,
+            *(t["time_ns"] for t in raw.ticks if t.get("processes") and t["time_ns"] >= raw.last_step_ns),
+        ]
     )
     rests = {
         "idle_power_w": at_rest(watts, 0, raw.cell_started_ns, "before"),
@@ -296,9 +350,7 @@ def costs(raw: Raw, tariff: dict[str, Any], watts: dict[str, float]) -> list[Fig
     """
     machine = tariff["machines"][tariff["machine"]]
     price, rest, years = (machine[n]["value"] for n in ("price", "salvage", "lifetime_years"))
-    rate, kwh, pue, use = (
-        tariff[n]["value"] for n in ("discount_rate", "electricity_per_kwh", "pue", "utilisation")
-    )
+    rate, kwh, pue, use = (tariff[n]["value"] for n in ("discount_rate", "electricity_per_kwh", "pue", "utilisation"))
     staff = tariff["staff_share"]["value"] * tariff["staff_salary"]["value"]
     busy, idle = watts["mean_power_w"], watts["idle_loaded_power_w"]
     recovery = rate * (1 + rate) ** years / ((1 + rate) ** years - 1)
@@ -328,6 +380,10 @@ def costs(raw: Raw, tariff: dict[str, Any], watts: dict[str, float]) -> list[Fig
             ((1 - use) * (year - energy_) + power_idle) / year,
         ),
     ]
+    if "output_tokens" in raw.requests[0]:
+        output = sum(r["output_tokens"] for r in raw.requests)
+        how = f"10⁶ × {seconds:.9g} s × {second:.9g} / {output} tokens"
+        found.append(Figure("cost_per_million_output_tokens", how, 1e6 * seconds * second / output))
     if right:
         how = f"{seconds:.9g} s × {second:.9g} / {right} correct"
         found.append(Figure("cost_per_correct", how, seconds * second / right))
@@ -350,10 +406,12 @@ def page(run: Path, cell: str, step: str, tariff: Path) -> str:
 
 HEAD = """# A row recomputed by hand
 
-Row of run `{run}`, cell `{cell}`, step `{step}` ({model} on {device}), priced with the shipped example tariff `{tariff}`. Every figure
-below was computed from the raw records of the run (`events.jsonl`, `scores.jsonl`, `telemetry.jsonl`) and the tariff's file by a
-program of plain arithmetic that uses nothing of Bedside's own code (`tests/results/by_hand.py`), and is equal to the value in `rows.csv` in all
-nine digits that are shown. `make test` repeats this on another run. What the columns mean stands in `docs/metrics.md`.
+Row of run `{run}`, cell `{cell}`, step `{step}` ({model} on {device}), priced with the shipped example tariff `{tariff}`.
+
+Every figure below was computed from the raw records of the run (`events.jsonl`, `scores.jsonl`, `telemetry.jsonl`) and the tariff's
+file by a program of plain arithmetic that uses nothing of Bedside's own code (`tests/results/by_hand.py`), and is equal to the value in
+`rows.csv` in all twelve digits that are shown (nine within the formulas). The tests repeat this on another run. What the columns
+mean stands in `docs/metrics.md`.
 
 | column | how it comes about | value |
 |---|---|---|

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_run import GPU_METERS, LADDER, Made, steps, write_run
+from made_run import GPU_METERS, Made, steps, write_run
 from msgspec import structs
 
 from results.accept import accept, judge
@@ -29,7 +29,9 @@ def clause(kind: str, **values: Any) -> str:
     return "\n".join(["[[clauses]]", f'kind = "{kind}"', *(f"{k} = {json.dumps(v)}" for k, v in values.items())]) + "\n"
 
 
-def judged(tmp_path: Path, *clauses: str, cells: tuple[Made, ...] = (BIG,), head: str = HEAD, **other: Any) -> list[Any]:
+def judged(
+    tmp_path: Path, *clauses: str, cells: tuple[Made, ...] = (BIG,), head: str = HEAD, **other: Any
+) -> list[Any]:
     facts = other.pop("facts", steps(items=120))
     run = write_run(tmp_path, "one", cells, facts, **other)
     spec = tmp_path / "spec.toml"
@@ -151,7 +153,10 @@ def test_a_model_that_was_never_tried_cannot_be_decided(tmp_path: Path) -> None:
         (clause("speed", task="clinical_qa_en"), "Invalid value 'speed'"),
         (clause("accuracy", task="no_such_task", at_least=0.5), r"clause 1: big was not asked `no_such_task`"),
         (clause("throughput", task="note_summary_en", at_least_tokens_per_s=1), "name one of them with `load`"),
-        (clause("throughput", task="note_summary_en", load="c9", at_least_tokens_per_s=1), "not measured under load `c9`"),
+        (
+            clause("throughput", task="note_summary_en", load="c9", at_least_tokens_per_s=1),
+            "not measured under load `c9`",
+        ),
         (clause("cost", task="clinical_qa_en", at_most=1, currency="CNY"), "give a tariff in CNY"),
         (clause("non_inferior", task="clinical_qa_en", reference="nobody"), "no deployment `nobody`"),
         ("", "clauses"),

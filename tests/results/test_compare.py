@@ -254,7 +254,10 @@ def test_what_the_gate_cannot_decide_fails_unless_told_otherwise(tmp_path: Path)
     gate = Gate(max_accuracy_drop=0.001)
     gated = apply_gate(compared, gate)
     assert [c.verdict for c in gated.checks] == ["inconclusive"]
-    assert (gated.passed, apply_gate(compared, structs.replace(gate, fail_on_inconclusive=False)).passed) == (False, True)
+    assert (gated.passed, apply_gate(compared, structs.replace(gate, fail_on_inconclusive=False)).passed) == (
+        False,
+        True,
+    )
     assert gated.reasons[0].startswith("smollm2-135m-f16 clinical_qa_en@c1: inconclusive: +0.0 points")
 
 

@@ -58,7 +58,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(write_suite: Suite, 
     assert folder.edits() == []
 
 
-@pytest.mark.parametrize("command", ["run {suite} --out {disk}/runs", "run --resume {disk}/runs/*", "report {disk}/runs/*"])
+@pytest.mark.parametrize(
+    "command", ["run {suite} --out {disk}/runs", "run --resume {disk}/runs/*", "report {disk}/runs/*"]
+)
 def test_a_folder_that_cannot_be_written(write_suite: Suite, tmp_path: Path, command: str) -> None:
     suite = write_suite(head="limit = 2", good={})
     start_run(suite, tmp_path / "disk" / "runs")

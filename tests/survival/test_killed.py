@@ -102,7 +102,7 @@ def test_a_child_that_left_the_group_ends_with_its_worker(write_suite: Suite, tm
     out, noted = tmp_path / "out", tmp_path / "child"
     python = tmp_path / "python"
     python.write_text(
-        f"#!/bin/sh\nsetsid sh -c 'trap \"\" TERM; echo $$ > {noted}; sleep 600' &\nexec {sys.executable} \"$@\"\n"
+        f'#!/bin/sh\nsetsid sh -c \'trap "" TERM; echo $$ > {noted}; sleep 600\' &\nexec {sys.executable} "$@"\n'
     )
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     suite = write_suite(head="limit = 4\nstall_timeout_s = 20.0", hangs={"hang_after": 1})
@@ -149,7 +149,11 @@ def test_power_cut_in_any_byte_of_the_last_record(undisturbed: tuple[Path, RunDi
     """Whatever of the tail was lost: readable at once, and nothing but that record is missing."""
     _, folder = undisturbed
     (cell,) = cells(folder).values()
-    for name, read in (("events.jsonl", cell.events), ("telemetry.jsonl", cell.telemetry), ("scores.jsonl", cell.scores)):
+    for name, read in (
+        ("events.jsonl", cell.events),
+        ("telemetry.jsonl", cell.telemetry),
+        ("scores.jsonl", cell.scores),
+    ):
         path = cell.path / name
         whole, known = path.read_bytes(), list(read())
         last = whole.rfind(b"\n", 0, len(whole) - 1) + 1
