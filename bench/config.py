@@ -324,6 +324,8 @@ def _expand_matrices(deployments: Any, where: str) -> list[Any]:
         if not isinstance(entry, dict) or "matrix" not in entry:
             expanded.append(entry)
             continue
+        if not isinstance(entry.get("settings", {}), dict):
+            raise ConfigError(f"{where}: `settings` of `{entry.get('name')}` must be a table")
         matrix = entry["matrix"]
         if not isinstance(matrix, dict) or not all(isinstance(v, list) and v for v in matrix.values()):
             raise ConfigError(f"{where}: `matrix` of `{entry.get('name')}` must be a table of non-empty lists")

@@ -240,7 +240,7 @@ def _skip_strings(cursor: _Cursor, count: int) -> None:
     try:
         for _ in range(count):
             at += 8 + unpack(view, at)[0]
-    except struct.error:
+    except (struct.error, OverflowError):  # beyond the end, or beyond what an offset can be
         at = size + 1
     if at > size:
         raise GgufError("cut short or damaged: a list of strings runs past the end of the file")

@@ -65,11 +65,11 @@ def _header(file: Path) -> dict[str, _Entry]:
             raw = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
     except OSError as error:
         raise SafetensorsError(f"{file}: cannot be read ({error.strerror})") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SafetensorsError(f"{file}: its header is not valid: {error}") from error
     try:
         entries = {name: msgspec.json.decode(r, type=_Entry) for name, r in raw.items() if name != "__metadata__"}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SafetensorsError(f"{file}: its header is not valid: {error}") from error
     end = max((e.data_offsets[1] for e in entries.values()), default=0)
     if 8 + length + end > file.stat().st_size:

@@ -6,6 +6,7 @@ Capital recovery: CRF(r, L) = r(1+r)^L / ((1+r)^L - 1), 1/L at r = 0. Cost per c
 a ratio of sums.
 """
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,10 @@ class Amount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     high: float | None = None
     source: str
     date: str
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.value, self.low, self.high) if v is not None):
+            raise ValueError("`inf` and `nan` are no amounts")
 
 
 class HourPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

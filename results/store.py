@@ -142,7 +142,7 @@ class RunDir:
                     f"{self.path}: written by a newer Bedside (schema {schema}, this one reads up to {SCHEMA}); update Bedside"
                 )
             return msgspec.json.decode(data, type=Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StoreError(f"{path}: broken manifest: {error}") from error
 
     def seal(self) -> str:
@@ -169,7 +169,7 @@ class RunDir:
     def _read_seal(self) -> "_Seal | None":
         try:
             return msgspec.json.decode((self.path / "seal.json").read_bytes(), type=_Seal)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def _write_seal(self, files: dict[str, str]) -> str:
@@ -190,7 +190,7 @@ class RunDir:
             seal = msgspec.json.decode(path.read_bytes(), type=_Seal)
         except OSError:
             return ["seal.json is missing: the run was not finished, or the seal was removed"]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return [f"seal.json was edited: {error}"]
         found = []
         if hashlib.sha256(_ENCODER.encode(seal.files)).hexdigest() != seal.sha256:
@@ -263,7 +263,7 @@ def _read(path: Path, kind: Any) -> Iterator[Any]:
                 return
             try:
                 yield decoder.decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise StoreError(f"{path}, line {number}: not a record ({error})") from error
 
 

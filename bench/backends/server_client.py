@@ -184,7 +184,7 @@ def decoded(reply: bytes, kind: type[Form]) -> Form:
     """A reply as the type it should be. Raises `BackendError`."""
     try:
         return msgspec.json.decode(reply, type=kind)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BackendError("the server's reply is not of the API's form") from None
 
 
@@ -244,7 +244,7 @@ def _server_words(body: bytes) -> str:
     """The message of an error reply; empty where there is none in a known form."""
     try:
         reply = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
     return error_message(reply)
 
