@@ -13,7 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from time import monotonic_ns
 
-from bench.backends import Backend, BackendError, RankRequest, Request
+from bench.backends import Backend, BackendError, RankRequest, Request, Usage
 from bench.job import JobStep
 from results.records import Answered, Ranked
 
@@ -122,6 +122,7 @@ class _Watch:
         self.last_ns: int | None = None
         self.tokens = 0
         self.think_tokens: int | None = None
+        self.counted = True
         self._tail = ""
         self._thinking: bool | None = True if THINK_START in prefill else None
 
@@ -159,8 +160,14 @@ class _Watch:
         if self._tail.strip():
             self.answer_ns = now
 
-    def unfinished_think_tokens(self) -> int | None:
-        return self.tokens if self._thinking and self.think_tokens is None else self.think_tokens
+    def all_think_tokens(self, usage: Usage | None) -> int | None:
+        """Of a finished or a cut thinking part; where pieces are not counted only what the engine itself tells."""
+        unfinished = self._thinking and self.think_tokens is None
+        if self.counted:
+            return self.tokens if unfinished else self.think_tokens
+        if usage is None:
+            return None
+        return usage.output_tokens if unfinished else usage.think_tokens
 
 
 def _answer(backend: Backend, step: str, seen: TokenCount, request: Request, sched_ns: int | None = None) -> Answered:
@@ -171,6 +178,7 @@ def _answer(backend: Backend, step: str, seen: TokenCount, request: Request, sch
         for chunk in backend.stream(request):
             if chunk.text or chunk.tokens:
                 watch.see(chunk.text, chunk.tokens, chunk.channel)
+                watch.counted = watch.counted and chunk.counted
                 seen.add(chunk.tokens)
             finish = chunk.finish or finish
             usage = chunk.usage or usage
@@ -194,7 +202,7 @@ def _answer(backend: Backend, step: str, seen: TokenCount, request: Request, sch
         prompt_tokens=usage.prompt_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
-        think_tokens=watch.unfinished_think_tokens(),
+        think_tokens=watch.all_think_tokens(usage),
         token_source=usage.source if usage else None,
         finish="error" if error else (finish or "stop"),
         error=error,

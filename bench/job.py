@@ -32,3 +32,4 @@ class Job(Struct, frozen=True, kw_only=True):
 
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_MODEL = 78
+EXIT_TIMED_OUT = 79

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY
+from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT
 from bench.plan import CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
@@ -206,6 +206,8 @@ def _outcome(code: int | None, log: Path, killed_for_memory: bool) -> tuple[Outc
     if code == -9 and killed_for_memory:
         return "oom", "killed by the kernel: out of memory"
     tail = log_tail(log)
+    if code == EXIT_TIMED_OUT:
+        return "timeout", tail.strip().splitlines()[-1] if tail.strip() else "the engine hangs"
     if code == EXIT_BAD_MODEL:
         return "crashed", tail.strip().splitlines()[-1] if tail.strip() else "the engine cannot use this model"
     if code is None:

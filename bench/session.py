@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from bench import models
-from bench.config import ConfigError, Suite, engine_settings, suite_from
+from bench.config import BackendSettings, ConfigError, RecordedSettings, Suite, engine_settings, suite_from
 from bench.lm_eval_adapter import lm_eval_tasks
 from bench.plan import CellPlan, Resolved, expand, most_in_flight, place, with_weights
 from bench.process import ROOT
@@ -87,8 +87,16 @@ def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
         missing = None
     except ConfigError as error:
         weights, missing = None, str(error)
-    settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
+    settings = _settings(cell, weights, base)
     return Resolved(weights=weights, missing=missing, prediction=predict(cell, settings, weights, host))
+
+
+def _settings(cell: CellPlan, weights: models.Weights | None, base: Path) -> BackendSettings:
+    """What the worker is told: where the weights are, and relative paths made whole."""
+    settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
+    if isinstance(settings, RecordedSettings):
+        return msgspec.structs.replace(settings, path=str(base / settings.path))
+    return settings
 
 
 def start(prepared: Prepared, out: Path, name: str | None) -> RunDir:
@@ -150,7 +158,7 @@ def _one(
         weights = models.resolve(cell.deployment, prepared.base, download=wishes.download)
     except ConfigError as error:
         return _skip(run, cell, str(error))
-    settings = with_weights(engine_settings(cell.deployment), weights, most_in_flight(cell.steps))
+    settings = _settings(cell, weights, prepared.base)
     job = CellRun(
         cell=msgspec.structs.replace(cell, settings=settings),
         data=prepared.data,

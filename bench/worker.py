@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from bench.backends import Backend, BackendError, BackendOutOfMemory, open_backend
+from bench.backends import Backend, BackendError, BackendOutOfMemory, BackendTimeout, open_backend
 from bench.drive import TokenCount, drive
-from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, Job
+from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT, Job
 from results.records import Event, Loaded, Progress, StepEnded, StepStarted
 
 
@@ -44,6 +44,9 @@ def main(job_path: str, parent_pid: str) -> int:
     except (BackendOutOfMemory, MemoryError) as error:
         print(f"out of memory: {error}", file=sys.stderr)
         return EXIT_OUT_OF_MEMORY
+    except BackendTimeout as error:
+        print(f"hangs: {error}", file=sys.stderr)
+        return EXIT_TIMED_OUT
     except BackendError as error:
         print(f"cannot be used: {error}", file=sys.stderr)
         return EXIT_BAD_MODEL

@@ -203,12 +203,18 @@ import resource, sys, time
 from pathlib import Path
 from results.report import render
 from results.report.gather import gather
-start, cpu = time.perf_counter(), time.process_time()
-runs = gather([Path(sys.argv[1])]); read = time.perf_counter()
-page = render(runs, Path(sys.argv[1]) / "report", None, "en"); done = now()
-print(f"report: read {read[0] - start[0]:.1f} s (processor {read[1] - start[1]:.1f} s), "
-      f"made {done[0] - read[0]:.1f} s (processor {done[1] - read[1]:.1f} s), page {page.stat().st_size / 1e6:.1f} MB, "
-      f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB at most")
+
+def now():
+    return time.perf_counter(), time.process_time()
+
+start = now()
+runs = gather([Path(sys.argv[1])])
+read = now()
+page = render(runs, Path(sys.argv[1]) / "report", None, "en")
+done = now()
+for name, a, b in (("read", start, read), ("made", read, done)):
+    print(f"report {name}: {b[0] - a[0]:.1f} s (processor {b[1] - a[1]:.1f} s)")
+print(f"page {page.stat().st_size / 1e6:.1f} MB, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB at most")
 """
 
 

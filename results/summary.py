@@ -7,7 +7,7 @@ import msgspec
 from results.measure import Measured
 from results.records import CellFacts, Event, Manifest, Scored, Telemetry
 from results.rows import Row
-from results.stats import Percentile
+from results.stats import Percentile, percentile
 from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views
 from results.views import CellRecords, StepRecords, read_cell
 
@@ -45,7 +45,7 @@ def row_of(view: StepView) -> Row:
         "energy_reasons": reasons(findings, "energy"),
         "warnings": _warnings(findings, view.measured),
     }
-    return msgspec.convert(row, Row)
+    return msgspec.convert(row | _elsewhere(view.step), Row)
 
 
 def _why_not(cell: CellRecords, step: StepRecords) -> str:
@@ -92,6 +92,38 @@ def _facts(cell: CellRecords, step: StepRecords) -> dict[str, object]:
         "synthetic_data": step.facts.synthetic,
         "public_data": step.facts.public,
     }
+
+
+NOT_HERE = (
+    *(f for f in Row.__struct_fields__ if f.startswith(("energy_", "host_", "vram_")) or f.endswith("power_w")),
+    "power_class",
+    "steady_energy_j",
+    "steady_energy_per_output_token_j",
+)
+"""What this machine's meters say nothing about when the model ran on another one."""
+NOT_TIMED = (
+    *(
+        f
+        for f in Row.__struct_fields__
+        if f.endswith(("_per_s", "_per_s_lo", "_per_s_hi")) or "_p50_ms" in f or "_p95_ms" in f
+    ),
+    "seconds",
+    "steady_seconds",
+    "load_seconds",
+)
+
+
+def _elsewhere(step: StepRecords) -> dict[str, object]:
+    """Blanks for what was not measured here: answers recorded elsewhere have no time of ours, a remote server no power or memory."""
+    device = step.engine.device if step.engine else None
+    if device not in ("recorded", "remote"):
+        return {}
+    kept: dict[str, object] = {"energy_valid": False, "energy_reasons": (f"the model ran elsewhere ({device})",)}
+    blanks: dict[str, object] = dict.fromkeys(NOT_HERE if device == "remote" else NOT_HERE + NOT_TIMED)
+    if device == "recorded":
+        found = percentile([r.engine_decode_ms for r in step.answered if r.engine_decode_ms is not None], 0.5)
+        kept |= {"e2e_p50_ms": found.value, "warnings": ("answers, tokens and durations are as recorded elsewhere",)}
+    return blanks | kept
 
 
 def _measured(measured: Measured, step: StepRecords) -> dict[str, object]:

@@ -7,7 +7,7 @@ import msgspec
 
 from bench.catalogue import Recipe
 from bench.config import Load, SamplingOptions, TaskOptions
-from bench.render import Asking, load_tasks, render_step
+from bench.render import Asking, StepPlan, load_tasks, render_step
 from bench.score import score_step
 from results.records import Continuation, Ranked, Scored
 from tasks import TASKS, Answer, Rank, Sample, Score, Task
@@ -34,7 +34,8 @@ def first_wins(pairs: Sequence[tuple[Sample, Answer]]) -> Sequence[Score]:
 
 def scores(together: object, logprobs: dict[tuple[str, int], float | None]) -> list[Scored]:
     data = load_tasks({"pairs": TaskOptions()}, {"pairs": task(together)}, None, 0, Path())["pairs"]
-    step = render_step(data, Asking(recipe=Recipe(), sampling=SamplingOptions()), Load(concurrency=1), 0, 0)
+    facts, job = render_step(data, Asking(recipe=Recipe(), sampling=SamplingOptions()), Load(concurrency=1), 0, 0)
+    step = StepPlan(facts=facts, job=job, warmup=job)
     records = [
         Ranked(
             step=step.facts.name,

@@ -45,16 +45,16 @@ def test_only_items_with_the_tag_are_asked(folder: Path) -> None:
 
 def test_examples_stand_once_in_the_text_that_all_questions_share(folder: Path) -> None:
     data = mmlu(folder, where={"subject": "anatomy"}, shots=2, shots_data="dev.jsonl")
-    step = render_step(data, PLAIN, Load(concurrency=1), 0, 0)
+    facts, job = render_step(data, PLAIN, Load(concurrency=1), 0, 0)
     shown = "Question: Which d1?\nAnswer: w\n\nQuestion: Which d2?\nAnswer: y\n\n"
-    assert {rank.prefix for rank in step.job.ranks} == {shown}
-    assert {rank.context for rank in step.job.ranks} == {f"{shown}Question: Which {i}?\nAnswer:" for i in ("t1", "t3")}
-    assert step.facts.shots == 2
+    assert {rank.prefix for rank in job.ranks} == {shown}
+    assert {rank.context for rank in job.ranks} == {f"{shown}Question: Which {i}?\nAnswer:" for i in ("t1", "t3")}
+    assert facts.shots == 2
 
 
 def test_examples_of_letters_end_in_a_letter(folder: Path) -> None:
     data = mmlu(folder, shots=1, shots_data="dev.jsonl", scoring="letters")
-    (rank, *_) = render_step(data, PLAIN, Load(concurrency=1), 0, 0).job.ranks
+    rank = render_step(data, PLAIN, Load(concurrency=1), 0, 0)[1].ranks[0]
     assert rank.context.startswith("Which d0?\nA. w\nB. x\nC. y\nD. z\nAnswer: C\n\nWhich t")
     assert rank.continuations == (" A", " B", " C", " D")
 
@@ -85,7 +85,7 @@ def test_examples_are_not_for_written_answers(folder: Path) -> None:
 def test_the_hash_of_what_was_read_is_recorded(folder: Path) -> None:
     digest = hashlib.sha256((folder / "test.jsonl").read_bytes()).hexdigest()
     data = mmlu(folder, sha256=digest.upper())
-    assert render_step(data, PLAIN, Load(concurrency=1), 0, 0).facts.data_file_sha256 == digest
+    assert render_step(data, PLAIN, Load(concurrency=1), 0, 0)[0].data_file_sha256 == digest
     assert digest_of(folder) != digest_of(folder / "test.jsonl")
     assert digest_of(folder / "none") is None
     (folder / "dev.jsonl").rename(folder / "other.jsonl")

@@ -131,3 +131,17 @@ def test_egress_sees_what_goes_out_and_lets_it_not() -> None:
 )
 def test_what_counts_as_outside(address: object, goes_out: bool) -> None:
     assert outside(address) is goes_out
+
+
+def test_the_trap_is_in_workers_too(tmp_path: Path) -> None:
+    """A worker's interpreter comes through the script beside the trap, with a Python path of its own."""
+    code = "import socket; socket.create_connection(('192.0.2.1', 9), 0.01)"
+    watch([sys.executable, "-c", "pass"], dict(os.environ), tmp_path)
+    done = subprocess.run(
+        [str(tmp_path / "python"), "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    assert b"nothing may leave this host" in done.stderr
+    assert "192.0.2.1" in (tmp_path / "noted.jsonl").read_text()
