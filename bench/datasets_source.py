@@ -17,7 +17,7 @@ from bench.cache import cache_home, made_once, sha256_of
 from bench.config import ConfigError
 
 _HUB = re.compile(
-    r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[\w.-]+):(?:(?P<config>[\w.-]+)/)?(?P<split>[\w.-]+)"
+    r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[0-9a-f]{7,40}):(?:(?P<config>[\w.-]+)/)?(?P<split>[\w.-]+)"
 )
 
 Fetch = Callable[["Split"], Iterable[Mapping[str, Any]]]
@@ -60,7 +60,8 @@ def split_of(data: str) -> Split:
     found = _HUB.fullmatch(data)
     if found is None:
         raise ConfigError(
-            f"{data}: write hf:OWNER/NAME@REVISION:SPLIT, or hf:OWNER/NAME@REVISION:CONFIG/SPLIT, with the revision's commit"
+            f"{data}: write hf:OWNER/NAME@REVISION:SPLIT, or hf:OWNER/NAME@REVISION:CONFIG/SPLIT, "
+            "where REVISION is a commit (a branch may move)"
         )
     return Split(**found.groupdict())
 

@@ -125,6 +125,8 @@ def print_tasks(json: bool) -> None:
                 "licence": t.licence,
                 "source": t.source,
                 "synthetic": t.synthetic,
+                "public": t.public,
+                "citation": t.citation,
             }
             for t in TASKS.values()
         ]

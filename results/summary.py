@@ -27,9 +27,9 @@ def fold(
     return tuple(row_of(view) for view in step_views(cell))
 
 
-def row_of(view: StepView) -> Row:
-    """One step as a row."""
-    findings = judge_step(view)
+def row_of(view: StepView, findings: tuple[Finding, ...] | None = None) -> Row:
+    """One step as a row. `findings` are the rules' verdicts on it, where they were asked already."""
+    findings = judge_step(view) if findings is None else findings
     row = _facts(view.cell, view.step)
     if view.measured is None:
         outcome = view.cell.outcome if view.cell.outcome != "ok" else "interrupted"

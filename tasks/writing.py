@@ -5,8 +5,8 @@ another language) and says little about which of two sound texts is clinically b
 a published comparison. It is no measure of clinical validity, and no share of "must-have statements" is derived from words that
 overlap. Beside it stand literal checks: which of the reference's numbers and drugs the text names (`number_recall`, `drug_recall`),
 which of its own the source does not hold (`unsupported_numbers`, `unsupported_drugs`; only where the source is all that may be
-used), lengths, copying. Verdict `correct` means *usable*: finished, in the right language, no refusal, loop, or copy of the source;
-nothing more.
+used), lengths, copying. Verdict `correct` means *usable*: finished, in the right language, no refusal, loop, or copy of the source, and
+at least a fifth as long as the reference; nothing more.
 
 Worked example: reference "Lisinopril 20 mg daily.", text "Continue lisinopril 20 mg." ROUGE-L 0.75 (3 of 4 words each way), number_recall
 1, drug_recall 1; "Continue 10 mg." has number_recall 0, drug_recall 0 and one unsupported number if the source does not hold 10.
@@ -23,6 +23,8 @@ from tasks.note_summary import COPIED_LENGTH, COPIED_SHARE
 from tasks.public import About, given
 
 METRIC = "rouge_l"
+TOO_SHORT = 0.2
+"""A text of less than this share of the reference's words is of no use, whatever it says."""
 
 
 def reference_sample(
@@ -102,6 +104,7 @@ def score(about: About, closed: bool, sample: Sample, scoring: Scoring, answer: 
         "copied_note": is_copy,
         "unsupported_number": bool(numbers),
         "unsupported_drug": bool(drugs),
+        "too_short": metrics["length_ratio_reference"] < TOO_SHORT,
         "cut_off": answer.finish == "length",
     }
     flags = (*reply.flags, *(name for name, there in signs.items() if there))
@@ -127,7 +130,7 @@ def _verdict(flags: Sequence[str]) -> Verdict:
         return "no_answer"
     if "cut_off" in flags:
         return "truncated"
-    return "wrong" if {"wrong_language", "loop", "copied_note"} & set(flags) else "correct"
+    return "wrong" if {"wrong_language", "loop", "copied_note", "too_short"} & set(flags) else "correct"
 
 
 def _detail(numbers: Sequence[str], drugs: Sequence[str]) -> str:

@@ -118,7 +118,7 @@ class TransformersBackend:
                 "batch": self._decoder.batch,
                 "threads": torch.get_num_threads(),
             },
-            versions={"transformers": version("transformers"), "torch": torch.__version__},
+            versions={"transformers": version("transformers"), "torch": str(torch.__version__)},
             notes=(*self._tokens.notes, *self._notes()),
         )
 

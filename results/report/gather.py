@@ -139,7 +139,7 @@ def _step(view: StepView, job: Path, prompts: Prompts) -> StepPage:
     values = items_of([(i, c, s.value) for i, c, s in judged if s.value is not None])
     successes = items_of([(i, c, float(s.verdict == "correct")) for i, c, s in judged])
     return StepPage(
-        row=row_of(view),
+        row=row_of(view, findings),
         facts=step.facts,
         findings=findings,
         values=values,

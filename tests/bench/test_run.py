@@ -78,7 +78,7 @@ def test_failed_requests_are_errors_and_never_answers(write_suite: Suite, tmp_pa
 
 
 def test_resuming_repeats_only_what_is_missing(write_suite: Suite, tmp_path: Path) -> None:
-    suite = write_suite(tasks="[tasks.clinical_qa_en]\nlimit = 3\n" + NOTES, dies={"die_after": 6}, good={})
+    suite = write_suite(tasks="[tasks.clinical_qa_en]\nlimit = 3\n" + NOTES, dies={"die_after": 9}, good={})
     status, folder = run(suite, tmp_path / "runs")
     assert status == CELL_FAILED
     before = {name: cell.finished_steps() for name, cell in cells(folder).items()}

@@ -100,7 +100,13 @@ def test_a_split_is_named_with_its_revision() -> None:
         repo="owner/name", revision=REVISION, config=None, split="test"
     )
     assert split_of(f"hf:owner/name@{REVISION}:labelled/train").config == "labelled"
-    for bad in ("hf:owner/name", "hf:owner/name:test", "hf:name@1:test", "hf:../x@1:test", "hf:owner/name@../..:test"):
+    for bad in (
+        "hf:owner/name",
+        "hf:owner/name:test",
+        "hf:name@0123abc:test",
+        "hf:../x@0123abc:test",
+        "hf:owner/name@main:test",
+    ):
         with pytest.raises(ConfigError, match="write hf:OWNER/NAME@REVISION:SPLIT"):
             split_of(bad)
 

@@ -240,6 +240,14 @@ def test_a_text_that_is_of_no_use_is_caught_by_name(
     assert flag in score.flags
 
 
+def test_a_word_is_no_section(tmp_path: Path) -> None:
+    sample = one(
+        "mts_dialog", tmp_path, {**SECTION, "reference": "Lisinopril 20 mg daily, review of the pressure in 2 weeks."}
+    )
+    score = judge("mts_dialog", sample, "Lisinopril.")
+    assert (score.verdict, score.flags) == ("wrong", ("too_short",))
+
+
 def test_must_have_statements_are_looked_into_for_numbers_and_drugs(tmp_path: Path) -> None:
     row = {
         "id": "k",
