@@ -10,7 +10,7 @@ from msgspec import Struct
 from results.cost import Tariff
 from results.frontier import Axes, Kind, Point, Standing, dominance, eligible, frontier, frontier_probability
 from results.report.differences import Difference, differences_of
-from results.report.drivers import Tornado, tornado_of
+from results.report.drivers import Tornado, Usage, tornado_of, usage_of
 from results.report.entries import Entry, entries_of
 from results.report.gather import RunPage
 from results.report.pricing import Priced, Spread, band_of, lines_of, price, spread_of
@@ -68,6 +68,8 @@ class Report(Struct, frozen=True, kw_only=True):
     draws: int
     tornados: dict[str, Tornado]
     """By the group's anchor, of its cheapest variant on the frontier."""
+    usage: dict[str, tuple[Usage, ...]]
+    """By the group's anchor, of the variants on its frontier, six at most."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -88,8 +90,10 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
         keyed[facts.task, facts.scoring, facts.data_sha256, facts.items].append(entry)
     groups = [_group(f"task-{i + 1}", found, priced) for i, found in enumerate(keyed.values())]
     tornados = {g.anchor: found for g in groups if (found := _tornado(g, priced)) is not None}
+    usage = {g.anchor: _usage(g, tariffs) for g in groups}
     return Report(
         tornados=tornados,
+        usage=usage,
         runs=tuple(runs),
         entries=entries,
         groups=tuple(groups),
@@ -120,6 +124,11 @@ def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
         cheapest=_shares_of_best(able, -cost),
         differences=differences_of(entries),
     )
+
+
+def _usage(group: Group, tariffs: dict[str, Tariff]) -> tuple[Usage, ...]:
+    entries = {e.name: e for e in group.entries}
+    return usage_of([entries[name] for name in group.main.frontier[:6]], tariffs)
 
 
 def _tornado(group: Group, priced: Priced) -> Tornado | None:

@@ -183,3 +183,62 @@ def swings(name: str, bars: Sequence[tuple[str, float, float]], middle: float, s
         role="img",
         aria_label=name,
     )
+
+
+class Way(Struct, frozen=True, kw_only=True):
+    """A line through known places, in one variant's colour."""
+
+    anchor: str
+    name: str
+    colour: int
+    points: tuple[tuple[float, float], ...]
+
+
+def ways(
+    name: str,
+    lines: Sequence[Way],
+    labels: tuple[str, str],
+    show: tuple[Callable[[float], str], Callable[[float], str]],
+    at: float,
+) -> str:
+    """Lines on two logarithmic axes, each named at its left end; a dotted upright line stands at `at`."""
+    places = [p for one in lines for p in one.points]
+    if not places:
+        return ""
+    wide, high, left, floor = 480.0, 310.0, 58.0, 260.0
+    x = Scale(min(a for a, _ in places), max(a for a, _ in places), left, wide - 12, True)
+    y = Scale(min(b for _, b in places) / 1.2, max(b for _, b in places) * 1.2, floor, 14.0, True)
+    body = []
+    for value in y.ticks():
+        body.append(line(left, y(value), wide - 12, y(value), "grid"))
+        body.append(text(show[1](value), left - 6, y(value) + 4, "t", "end"))
+    for value in x.ticks():
+        body.append(text(show[0](value), x(value), floor + 17, "t", "middle"))
+    body += [line(left, floor, wide - 12, floor, "axis"), line(x(at), 14, x(at), floor, "limit")]
+    for one in lines:
+        drawn = path([(x(a), y(b)) for a, b in one.points], f"line c{one.colour % PALETTE}")
+        body.append(element("g", title(one.name), drawn, data_row=one.anchor))
+    body += _ends(lines, x, y)
+    body.append(text(labels[0], (left + wide - 12) / 2, high - 8, "label", "middle"))
+    body.append(text(labels[1], 13, (14 + floor) / 2, "label", "middle", turned=True))
+    return element(
+        "svg", title(name), *body, viewBox=f"0 0 {wide:.0f} {high:.0f}", class_="chart", role="img", aria_label=name
+    )
+
+
+def _ends(lines: Sequence[Way], x: Scale, y: Scale) -> list[str]:
+    """Names beside the upper ends of the lines, from the top down and never on one another."""
+    found, free = [], 0.0
+    for one in sorted(lines, key=lambda w: -w.points[0][1]):
+        start = one.points[0]
+        at = max(y(start[1]) - 2, free)
+        found.append(
+            element(
+                "g",
+                text(one.name, x(start[0]) + 30, at, "name"),
+                class_=f"c{one.colour % PALETTE}",
+                data_row=one.anchor,
+            )
+        )
+        free = at + 14
+    return found

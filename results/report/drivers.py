@@ -1,15 +1,18 @@
-"""What drives a cost: one input after another from its P10 to its P90."""
+"""What drives a cost: one input after another from its P10 to its P90, and the share of hours in which the machine works."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+import numpy as np
+from msgspec import Struct, structs
 
+from results.cost import Tariff, price_row
 from results.montecarlo import tornado
 from results.report import formats
 from results.report.entries import Entry
 from results.report.pricing import Priced
 
 SHOWN = 8
+UTILISATIONS = tuple(float(u) for u in np.geomspace(0.02, 1.0, 24))
 
 
 class Tornado(Struct, frozen=True, kw_only=True):
@@ -34,3 +37,26 @@ def tornado_of(entry: Entry, priced: Priced) -> Tornado | None:
     if cost is None or not found:
         return None
     return Tornado(label=entry.label, cost=cost, bars=tuple((s.name, s.cost_at_p10, s.cost_at_p90) for s in found))
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Cost of 1,000 answers of one variant at each utilisation."""
+
+    entry: Entry
+    points: tuple[tuple[float, float], ...]
+
+
+def usage_of(entries: Sequence[Entry], tariffs: dict[str, Tariff]) -> tuple[Usage, ...]:
+    """Of every variant given; those without a cost are left out."""
+    found = []
+    for entry in entries:
+        tariff = tariffs[entry.row.run]
+        costs = ((u, price_row(entry.row, _at(tariff, u)).cost_per_1k_samples) for u in UTILISATIONS)
+        points = tuple((u, c) for u, c in costs if c is not None)
+        if points:
+            found.append(Usage(entry=entry, points=points))
+    return tuple(found)
+
+
+def _at(tariff: Tariff, utilisation: float) -> Tariff:
+    return structs.replace(tariff, utilisation=structs.replace(tariff.utilisation, value=utilisation))

@@ -12,6 +12,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return DASH if share is None else f"{100 * share:.{digits}f}{GAP}%"
 
 
+def bare(share: float | None) -> str:
+    """In percentage points, without a sign."""
+    return DASH if share is None else f"{100 * share:.1f}"
+
+
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, always with its sign."""
     return DASH if difference is None else f"{100 * difference:+.1f}"

@@ -6,6 +6,7 @@ suites and hosts goes through Jinja's escaping; nothing reaches the page as mark
 
 import base64
 import hashlib
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from results.report.plots import (
     tag_chart,
     tag_name,
     tag_values,
+    usage_chart,
 )
 from results.report.saying import Speak, badges, metric_name, of_all, of_task, task_name
 from results.report.table import table_of
@@ -62,6 +64,7 @@ def html(report: Report, lang: str) -> str:
         "rule": rule,
         "percent": formats.percent,
         "points": formats.points,
+        "bare": formats.bare,
         "significant": formats.significant,
         "integer": formats.integer,
         "gib": formats.gib,
@@ -184,15 +187,22 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         "reference": entries[references[0]].label if len(references) == 1 else t("differences_many"),
         "once": once_each(group),
         "tags": [(tag, _markup(tag_chart(group, tag, t)), _tag_table(group, tag)) for tag in tags],
-        "positions": [e for e in group.entries if e.step.positions],
+        "positions": [(e, _rstd(e)) for e in group.entries if e.step.positions],
         "example": next((e for e in group.entries if e.step.examples), None),
         "tornado": _markup(swings(*report.tornados[group.anchor].drawing(t)))
         if group.anchor in report.tornados
         else "",
+        "usage": _markup(usage_chart(group, report, t)),
         "driver": report.tornados[group.anchor].label if group.anchor in report.tornados else "",
         "shared": _shared_key(group, t),
         "cost_power": _cost_power(group, t),
     }
+
+
+def _rstd(entry: Entry) -> float | None:
+    """Standard deviation of the recalls over the positions; `None` with fewer than two."""
+    recalls = [p.recalled / p.right for p in entry.step.positions if p.right]
+    return statistics.pstdev(recalls) if len(recalls) > 1 else None
 
 
 def _tag_table(group: Group, tag: str) -> list[tuple[str, list[tuple[Entry, Any]]]]:

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from results.frontier import Point
 from results.report import charts, formats
-from results.report.build import Axis, Curve, Group, estimated
+from results.report.build import Axis, Curve, Group, Report, estimated
 from results.report.charts import Strip, Whisker
 from results.report.differences import MARGIN, Difference
 from results.report.entries import Entry
@@ -204,3 +204,16 @@ def mark_name(mark: Mark, t: Speak) -> str:
             return t("m_" + mark.kind)
         case "idle":
             return t("m_" + mark.name)
+
+
+def usage_chart(group: Group, report: Report, t: Speak) -> str:
+    """Cost of 1,000 answers against the share of hours in which the machine works, for the variants on the frontier."""
+    lines = [
+        charts.Way(anchor=u.entry.anchor, name=u.entry.short, colour=u.entry.colour, points=u.points)
+        for u in report.usage[group.anchor]
+    ]
+    labels = (t("x_utilisation"), t("x_cost_per_1k_samples", cur=report.tariff.currency))
+    name = f"{t('utilisation')}: {task_name(group.task, t)}"
+    return charts.ways(
+        name, lines, labels, (lambda v: formats.percent(v, 0), formats.trimmed), report.tariff.utilisation.value
+    )

@@ -49,7 +49,9 @@ class Pieces:
 
 
 def test_every_request_is_answered_and_stamped_in_order() -> None:
-    done = answers(ScriptedBackend(ScriptedSettings(reply="a b c")), Load(concurrency=2), *(request(f"q{i}") for i in range(5)))
+    done = answers(
+        ScriptedBackend(ScriptedSettings(reply="a b c")), Load(concurrency=2), *(request(f"q{i}") for i in range(5))
+    )
     assert sorted(a.sample for a in done) == ["q0", "q1", "q2", "q3", "q4"]
     for a in done:
         assert a.first_ns is not None
@@ -82,7 +84,9 @@ def test_an_answer_without_thinking_begins_at_once() -> None:
 
 
 def test_a_failed_request_is_a_record_and_the_others_go_on() -> None:
-    done = answers(ScriptedBackend(ScriptedSettings(fail_every=2)), Load(concurrency=1), *(request(f"q{i}") for i in range(4)))
+    done = answers(
+        ScriptedBackend(ScriptedSettings(fail_every=2)), Load(concurrency=1), *(request(f"q{i}") for i in range(4))
+    )
     assert [(a.sample, a.finish, a.error) for a in done if a.error] == [
         ("q1", "error", "scripted: this request fails"),
         ("q3", "error", "scripted: this request fails"),
@@ -96,7 +100,10 @@ def test_a_cut_answer_says_so() -> None:
 
 def test_ranking_keeps_the_order_asked() -> None:
     step = JobStep(
-        name="s", load=Load(concurrency=1), seed=1, ranks=(RankRequest(id="q", context="c", continuations=(" b", " a")),)
+        name="s",
+        load=Load(concurrency=1),
+        seed=1,
+        ranks=(RankRequest(id="q", context="c", continuations=(" b", " a")),),
     )
     (record,) = drive(ScriptedBackend(ScriptedSettings()), step, TokenCount())
     assert isinstance(record, Ranked)

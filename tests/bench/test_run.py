@@ -41,7 +41,13 @@ def test_a_run_is_measured_scored_reported_and_sealed(write_suite: Suite, tmp_pa
     (cell,) = cells(folder).values()
     ranked = [e for e in cell.events() if isinstance(e, Ranked) and not e.step.startswith("warmup")]
     assert len(ranked) == len(list(cell.scores())) == 6
-    assert {p.name for p in folder.path.iterdir()} >= {"manifest.json", "rows.csv", "report.html", "report.md", "seal.json"}
+    assert {p.name for p in folder.path.iterdir()} >= {
+        "manifest.json",
+        "rows.csv",
+        "report.html",
+        "report.md",
+        "seal.json",
+    }
     assert folder.edits() == []
 
 
@@ -171,7 +177,9 @@ def test_what_the_user_can_mend_is_one_sentence_and_status_2(
     assert "Traceback" not in said
 
 
-def test_an_edited_file_is_found_and_named(write_suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_file_is_found_and_named(
+    write_suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, folder = run(write_suite(good={}, head="limit = 2"), tmp_path / "runs")
     sealed = [p for p in folder.path.rglob("*") if p.is_file() and p.stat().st_size]
     for path in sealed:
@@ -184,7 +192,10 @@ def test_an_edited_file_is_found_and_named(write_suite: Suite, tmp_path: Path, c
 
 def start_program(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_bench.py"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "run_bench.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -206,10 +217,12 @@ def processes_of_ours() -> list[int]:
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            if MARK in environment and environment.get("XDG_CACHE_HOME") == home and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                MARK in environment
+                and environment.get("XDG_CACHE_HOME") == home
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process.pid)
         except (psutil.Error, OSError):
             continue
     return found
-
-

@@ -79,8 +79,8 @@ def _add_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(VOCABULARY)), encoding="utf-8")
     described = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<end>",
-        "eos_token": "<end>",
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")

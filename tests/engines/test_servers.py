@@ -146,7 +146,8 @@ def test_vllm_answers_as_llama_cpp_does(
 def test_a_server_of_llama_cpp_python_answers_as_llama_cpp_does(
     llama_cpp: Ranks, llama_server: OpenAIServerBackend, comparisons: dict[str, Comparison]
 ) -> None:
-    found = compare(run(llama_server, REQUESTS), llama_cpp, REQUESTS)
+    some = REQUESTS[:24]  # this server forces each token by a request of its own: 120 questions take five minutes
+    found = compare(run(llama_server, some), {r.id: llama_cpp[r.id] for r in some}, some)
     comparisons["llama-cpp-python server F16 / llama.cpp F16"] = found
     assert found.plain <= MOST_DIFFERENT
     assert found.normalised <= MOST_DIFFERENT

@@ -7,7 +7,9 @@ from results.rows import read_rows
 
 
 def test_recorded_answers_have_no_speed_or_energy_of_this_machine(tmp_path: Path) -> None:
-    ids = "\n".join(f'{{"id": "cqa-en-{n:03}", "choice": "A", "seconds": 2.5, "output_tokens": 9}}' for n in range(1, 201))
+    ids = "\n".join(
+        f'{{"id": "cqa-en-{n:03}", "choice": "A", "seconds": 2.5, "output_tokens": 9}}' for n in range(1, 201)
+    )
     (tmp_path / "answers.jsonl").write_text(ids + "\n")
     (tmp_path / "suite.toml").write_text(
         'name = "r"\nidle_s = 0.0\nlimit = 20\ntasks = ["clinical_qa_en"]\n'

@@ -1,13 +1,15 @@
 """Small parts of the report: words, numbers, lines over time, examples, labels, spreads."""
 
+import re
 import string
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_records import ENGINE, GPU_METER, GUESS, Run, ticks
 
 from results.records import Scored
-from results.report import formats
+from results.report import formats, words
 from results.report.charts import Strip, Whisker, forest, over_time, swings
 from results.report.examples import cut
 from results.report.figures import Dot, Scatter, scatter
@@ -283,3 +285,15 @@ def test_the_band_follows_the_frontier() -> None:
     assert band[0][1:] == (0.4, 0.4)
     assert band[-1][1:] == (0.6, 0.6)
     assert band_of(cost[:1], accuracy[:1]) == ()
+
+
+def test_no_text_is_kept_that_nobody_says() -> None:
+    """Keys made from a part (`x_` and an axis) are known by their beginning."""
+    folder = Path(words.__file__).parent
+    sources = [*folder.glob("*.py"), *folder.glob("templates/*.j2")]
+    said = "".join(p.read_text(encoding="utf-8") for p in sources if not p.name.startswith("words"))
+    begins = {m for m in re.findall(r"[\"']([a-z]+_)[\"'] \+", said)} | set(re.findall(r"f\"([a-z]+_)\{", said))
+    unsaid = [
+        k for k in EN if f'"{k}"' not in said and f"'{k}'" not in said and k.partition("_")[0] + "_" not in begins
+    ]
+    assert unsaid == []
