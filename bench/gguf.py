@@ -2,7 +2,8 @@
 
 Every count and length is held against what is left of the file before it is used, so a hostile header costs no more memory than the
 file has bytes, and ends as a `GgufError` of one sentence. Bits per weight come from the tensor table (8 * sum of tensor bytes / sum of
-elements), never from a label: Q4_1 SmolLM2-135M has 98,362,432 bytes and 5.74 bits per weight, not 5.0, since its embedding is kept at 8 bits.
+elements), never from a label: Q4_1 SmolLM2-135M has 98,362,432 bytes and 5.74 bits per weight, not 5.0, since its embedding is kept
+at 8 bits.
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md; block sizes: ggml-common.h.
 """
