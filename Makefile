@@ -56,7 +56,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PYTHON) -m venv .venv-transformers
 	.venv-transformers/bin/pip install --quiet --upgrade pip
 	.venv-transformers/bin/pip install --quiet torch==2.13.0
-	.venv-transformers/bin/pip install --quiet -e ".[transformers]" lm-eval==0.4.13
+	.venv-transformers/bin/pip install --quiet -e ".[transformers]"
 	touch $@
 
 .venv-vllm/.ready: pyproject.toml
