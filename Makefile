@@ -29,7 +29,7 @@ test-engines: $(VENV)/.dev .venv-transformers/.ready .venv-vllm/.ready
 	$(BIN)/python -m pytest -W error -m engines -s
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks -m "" --benchmark-only -s
+	$(BIN)/python -m pytest benchmarks -m "" -s
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

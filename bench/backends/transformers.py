@@ -2,8 +2,8 @@
 
 Requests in flight share every step, through the same batcher as llama.cpp's: the new tokens of all sequences stand in one row, without
 padding, over one cache of `slots` times `context` cells. The library's own continuous batching (`generate_batch`) was tried and is not
-used: it has no log-likelihoods of given texts, no stop strings, no seed of a request, and on a CPU it is slower than this
-(docs/engines.md has the figures). No code of a repository is run, no pickled weights are read, nothing is downloaded.
+used: it tells log-likelihoods only of tokens that it chose itself, knows no stop strings, and has one seed for all requests. No code of a
+repository is run, no pickled weights are read, nothing is downloaded.
 """
 
 import os
