@@ -113,6 +113,7 @@ class TransformersBackend:
             settings={
                 "dtype": str(self._model.dtype).removeprefix("torch."),
                 "quantise_on_load": settings.quantise_on_load,
+                "int4_group_size": _group_size(self._model.config) if settings.quantise_on_load == "int4" else None,
                 "attention": ATTENTION,
                 "slots": settings.slots,
                 "batch": self._decoder.batch,
