@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from results.records import (
     Answered,
@@ -32,7 +33,7 @@ from results.records import (
 from results.store import RunDir
 
 S = 1_000_000_000
-SECONDS = 120
+SECONDS = 150
 SLOTS = 64
 GPUS = tuple(f"GPU-{i}" for i in range(8))
 FIELDS = (
@@ -62,16 +63,17 @@ def lines(*records: msgspec.Struct) -> bytes:
 
 
 def events(samples: int, engine: EngineInfo, speed: float) -> bytes:
-    """The worker starts at 10 s, the step runs from 20 s for two minutes or less."""
+    """The worker starts at 10 s, the step is warmed up for 35 s, the step runs from 60 s for two and a half minutes or less."""
     name, text = "clinical_qa_en@c64", "The findings fit best with the first option. " * 8 + "Answer: A"
     each_s = SECONDS * SLOTS / samples / speed
     records: list[msgspec.Struct] = [
         CellStarted(time_ns=10 * S, attempt=1),
         Loaded(11 * S, 18 * S, engine),
-        StepStarted(name, 20 * S),
+        *warmup(),
+        StepStarted(name, 60 * S),
     ]
     for i in range(samples):
-        start = 20 * S + int((i // SLOTS) * each_s * S) + (i % SLOTS) * 1000
+        start = 60 * S + int((i // SLOTS) * each_s * S) + (i % SLOTS) * 1000
         end = start + int(each_s * S * 0.98)
         records.append(
             Answered(
@@ -84,7 +86,7 @@ def events(samples: int, engine: EngineInfo, speed: float) -> bytes:
             records.append(
                 EngineState(time_ns=end, cache_tokens_used=20_000, cache_tokens_total=100_000, preemptions=0)
             )
-    stop = 20 * S + int(SECONDS / speed * S)
+    stop = 60 * S + int(SECONDS / speed * S)
     records += [
         StepEnded(name, stop),
         CellEnded(time_ns=stop + 10 * S, outcome="ok", fingerprint_start="f", fingerprint_end="f"),
@@ -92,8 +94,24 @@ def events(samples: int, engine: EngineInfo, speed: float) -> bytes:
     return lines(*records)
 
 
+def warmup() -> list[msgspec.Struct]:
+    """Three requests for each slot, from 20 to 55 s."""
+    name = "warmup:clinical_qa_en@c64"
+    found: list[msgspec.Struct] = [StepStarted(name, 20 * S)]
+    for i in range(3 * SLOTS):
+        start = (20 + 11 * (i // SLOTS)) * S
+        found.append(
+            Answered(
+                step=name, sample=f"w{i}", sched_ns=start, start_ns=start, first_ns=start + S, answer_ns=start + S,
+                last_ns=start + 11 * S, end_ns=start + 11 * S, text="w", prompt_tokens=310, cached_tokens=0, output_tokens=90,
+                token_source="engine",
+            )
+        )  # fmt: skip
+    return [*found, StepEnded(name, 55 * S)]
+
+
 def telemetry(speed: float) -> bytes:
-    until = 20 + SECONDS / speed
+    until = 60 + SECONDS / speed
     meters = (
         MeterInfo(meter="nvml", devices=GPUS, evidence="M3", boundary="gpu", sensor_api="NVML counter", period_s=0.1),
         MeterInfo(
@@ -148,6 +166,8 @@ def make(folder: Path, cells: int, samples: int) -> Path:
     run = RunDir(folder / f"20261122T000000Z_big-{cells}x{samples}")
     if run.path.exists():
         return run.path
+    step = step_facts(samples)
+    warm = replace(step, name=f"warmup:{step.name}", warmup=True)
     facts, engines = [], []
     for i in range(cells):
         quantisation, size = QUANTISATIONS[i % 8], (1.5, 7, 8, 14, 32)[i // 8 % 5]
@@ -163,7 +183,7 @@ def make(folder: Path, cells: int, samples: int) -> Path:
         facts.append(
             CellFacts(
                 id=f"cell-{i:03}", deployment=f"r1-{size}b-{quantisation.lower()}-v{i // 40}", backend="vllm", model=f"hf:r1-{size}b",
-                family=f"r1-v{i // 40}", parameters_b=float(size), steps=(step_facts(samples),),
+                family=f"r1-v{i // 40}", parameters_b=float(size), steps=(warm, step),
             )
         )  # fmt: skip
     (run.path / "cells").mkdir(parents=True)

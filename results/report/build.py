@@ -8,13 +8,14 @@ import numpy as np
 from msgspec import Struct
 
 from results.cost import Tariff
-from results.frontier import Axes, Kind, Point, Standing, dominance, eligible, frontier, frontier_probability
-from results.report.differences import Difference, differences_of
+from results.frontier import SURE, Axes, Kind, Point, Standing, dominance, eligible, frontier, frontier_probability
+from results.report.differences import Difference, chance_alike, differences_of
 from results.report.drivers import Tornado, Usage, tornado_of, usage_of
 from results.report.entries import Entry, entries_of
 from results.report.gather import RunPage
 from results.report.pricing import Priced, Spread, band_of, lines_of, price, spread_of
 from results.rows import Row
+from results.stats import Floats
 
 ENERGY_DOMINATES = 0.5
 """From this share of the cost on, a cost whose power is an estimate is an estimate itself."""
@@ -47,10 +48,12 @@ class Group(Struct, frozen=True, kw_only=True):
     speed: bool
     entries: tuple[Entry, ...]
     curves: tuple[Curve, ...]
-    standings: tuple[Standing, ...]
+    beaten: tuple[tuple[str, str], ...] | None
+    """Winner and loser on accuracy and cost at once; `None` where there are too many pairs to look at."""
     best_accuracy: dict[str, float]
-    """Share of draws in which a variant has the highest accuracy."""
+    """p of a paired test against the variant with the highest accuracy."""
     cheapest: dict[str, float]
+    """Share of draws in which a variant costs no more than the one with the lowest cost."""
     differences: tuple[Difference, ...]
 
     @property
@@ -105,7 +108,7 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
 def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
     facts = entries[0].step.facts
     curves = tuple(_curve(axis, entries, priced) for axis in AXES)
-    main = curves[0]
+    main, by_name = curves[0], {e.name: e for e in entries}
     able = [p.name for p in main.points if eligible(p)]
     accuracy, cost = (
         lines_of(priced.draws, able, d) for d in (priced.draws.accuracy, priced.draws.cost_per_1k_samples)
@@ -119,9 +122,9 @@ def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
         speed=facts.kind == "speed",
         entries=tuple(entries),
         curves=curves,
-        standings=dominance(able, cost, accuracy) if len(able) <= MOST_PAIRED else (),
-        best_accuracy=_shares_of_best(able, accuracy),
-        cheapest=_shares_of_best(able, -cost),
+        beaten=beaten(dominance(able, cost, accuracy), by_name) if len(able) <= MOST_PAIRED else None,
+        best_accuracy=as_accurate([by_name[name] for name in able]),
+        cheapest=as_cheap(able, cost, [p.x or 0.0 for p in main.points if eligible(p)]),
         differences=differences_of(entries),
     )
 
@@ -140,12 +143,40 @@ MOST_PAIRED = 60
 """Variants of which every pair is compared; beyond it the frontier's probabilities must do."""
 
 
-def _shares_of_best(names: Sequence[str], drawn: np.ndarray) -> dict[str, float]:
-    """How often each variant has the largest value; where several share it (the same answers at two loads), each of them has it."""
-    if not names or not np.isfinite(drawn).all():
+def as_accurate(entries: Sequence[Entry]) -> dict[str, float]:
+    """Chance that a variant is as accurate as the one with the highest value, by the paired test; that one has 1."""
+    if not entries:
         return {}
-    top = drawn.max(axis=0)
-    return {name: float((drawn[i] >= top).mean()) for i, name in enumerate(names)}
+    top = max(entries, key=lambda e: e.row.accuracy or 0.0)
+    return {e.name: 1.0 if e is top else chance_alike(e.step.values, top.step.values) for e in entries}
+
+
+def as_cheap(names: Sequence[str], cost: Floats, points: Sequence[float]) -> dict[str, float]:
+    """Share of draws in which a variant costs no more than the one with the lowest cost, which has 1; empty where a draw has no value."""
+    if not names or not np.isfinite(cost).all():
+        return {}
+    lowest = cost[int(np.argmin(points))]
+    return {name: float((cost[i] <= lowest).mean()) for i, name in enumerate(names)}
+
+
+def beaten(standings: Sequence[Standing], entries: dict[str, Entry]) -> tuple[tuple[str, str], ...]:
+    """Winner and loser of every pair of which one dominates and its accuracy is not only luck.
+
+    The draws must say so in 90 %, and so must the paired test of accuracy (one-sided); one deployment at two loads has the same weights
+    and needs no test.
+    """
+    found = []
+    for s in standings:
+        if s.verdict == "tied":
+            continue
+        winner, loser = (s.first, s.second) if s.verdict == "first" else (s.second, s.first)
+        a, b = entries[winner], entries[loser]
+        ahead = (a.row.accuracy or 0.0) > (b.row.accuracy or 0.0)
+        if (a.row.run, a.row.cell) == (b.row.run, b.row.cell) or (
+            ahead and chance_alike(a.step.values, b.step.values) <= 2 * (1 - SURE)
+        ):
+            found.append((winner, loser))
+    return tuple(found)
 
 
 def memory_bytes(row: Row) -> int | None:

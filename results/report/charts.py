@@ -205,7 +205,7 @@ def ways(
     places = [p for one in lines for p in one.points]
     if not places:
         return ""
-    wide, high, left, floor = 480.0, 310.0, 58.0, 260.0
+    wide, high, left, floor = 480.0, 310.0, 66.0, 260.0
     x = Scale(min(a for a, _ in places), max(a for a, _ in places), left, wide - 12, True)
     y = Scale(min(b for _, b in places) / 1.2, max(b for _, b in places) * 1.2, floor, 14.0, True)
     body = []

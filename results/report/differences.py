@@ -8,9 +8,20 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from results.paired import Comparison, NonInferiority, compare, holm, non_inferiority, pair
+from results.paired import (
+    Comparison,
+    NonInferiority,
+    compare,
+    discordance,
+    holm,
+    mcnemar_mid_p,
+    non_inferiority,
+    pair,
+    t_test,
+)
 from results.report.entries import Entry
 from results.rows import Row
+from results.stats import Item
 
 MARGIN = 0.02
 """Largest loss of accuracy that would still count as "not worse": 2 points, fixed before any run is looked at."""
@@ -39,6 +50,21 @@ def differences_of(entries: Sequence[Entry]) -> tuple[Difference, ...]:
     p_values = {d.name: d.comparison.p_value for d in found if d.comparison.p_value is not None}
     adjusted = holm(p_values)
     return tuple(structs.replace(d, adjusted_p=adjusted.get(d.name)) for d in found)
+
+
+def chance_alike(first: Sequence[Item], second: Sequence[Item]) -> float:
+    """Two-sided p of equal accuracy on the items that both have; 1 where nothing can be tested.
+
+    Claims of "better" rest on this and not on draws of the items: resampling items that were seen cannot imagine one on which the other
+    is right, so two answers that differ one way leave it no doubt. With 1 % discordant items of 200 it calls one of two equal variants
+    better in half of all runs, McNemar's mid-p in none.
+    """
+    pairs = pair(first, second)
+    if pairs.binary and not pairs.clustered:
+        found = discordance(pairs)
+        return mcnemar_mid_p(found.only_first, found.only_second)
+    p_value = t_test(pairs) if pairs.ids else None
+    return 1.0 if p_value is None else p_value
 
 
 def _families(entries: Sequence[Entry]) -> list[list[Entry]]:

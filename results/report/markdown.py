@@ -15,7 +15,7 @@ def markdown(report: Report, lang: str) -> str:
         lines += [
             f"**{escaped(task_name(group.task, t))}**",
             "",
-            *(f"- {s.lead}: {escaped(s.text)}" for s in of_task(group, report, t)),
+            *(f"- {s.lead}: {escaped(s.text)}" for s in of_task(group, t)),
             "",
         ]
     lines += [f"- {s.lead}: {escaped(s.text)}" for s in of_all(report, t)]

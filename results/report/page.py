@@ -180,7 +180,7 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         "name": task_name(group.task, t),
         "metric": metric_name(group.metric, t),
         "table": table_of(group),
-        "said": of_task(group, report, t),
+        "said": of_task(group, t),
         "main": _markup(charts[0][1]),
         "others": [(c, _markup(svg)) for c, svg in charts[1:]],
         "difference": _markup(difference_chart(group.differences, entries, t)),

@@ -99,7 +99,7 @@ def _dot(p: Point, curve: Curve, entry: Entry, t: Speak, names: tuple[str, str])
 
 def _kind(p: Point, curve: Curve, entry: Entry) -> str:
     """How the marker looks: what rests on estimated power is hollow, also where that part is small enough to be ranked."""
-    if p.kind != "estimated" and not p.valid:
+    if not entry.row.valid or (p.kind != "estimated" and not p.valid):
         return "invalid"
     rests = curve.axis in ("cost_per_1k_samples", "cost_per_correct", "energy_per_sample_j") and estimated(entry.row)
     return "estimated" if rests and p.kind == "measured" else p.kind

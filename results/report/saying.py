@@ -1,5 +1,10 @@
-"""The report in plain words: only what the statistics allow. "Best" needs 97.5 % of the draws, "beats on both" 90 %, else it is a tie."""
+"""The report in plain words: only what the statistics allow.
 
+"Answers best" needs a paired test against each other variant, "cheapest" 97.5 % of the draws, "beaten on both" 90 % of the draws and a
+paired test of the same strength; else it is a tie.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
@@ -8,10 +13,12 @@ from results.report import formats
 from results.report.build import Group, Report, estimated
 from results.report.differences import MARGIN, Difference
 from results.report.entries import Entry
+from results.report.phrases import sentence
 
-SURE_BEST = 0.975
-"""Of two variants that are truly tied each would pass by chance in 2.5 % of runs: 5 % together."""
-IN_THE_RUNNING = 0.05
+SIGNIFICANT = 0.05
+"""Largest p of the paired test against each other variant at which one is called the most accurate."""
+SURE_CHEAPEST = 0.975
+"""Of two variants that cost the same each would pass by chance in 2.5 % of runs: 5 % together."""
 
 Speak = Callable[..., str]
 
@@ -56,14 +63,14 @@ class Said(Struct, frozen=True):
     text: str
 
 
-def of_task(group: Group, report: Report, t: Speak) -> list[Said]:
+def of_task(group: Group, t: Speak) -> list[Said]:
     """What can be said of one task: accuracy, cost, both together, and whether a smaller variant will do."""
     if group.speed:
         return [Said(t("lead_accuracy"), t("s_speed", task=group.task))]
     entries = {e.name: e for e in group.entries}
     able = [entries[name] for name in group.best_accuracy]
     if not able:
-        return [Said(t("lead_accuracy"), t("s_none"))]
+        return [Said(t("lead_accuracy"), t("s_none", why=_commonest(group, t)))]
     if len(able) == 1:
         one = able[0]
         return [
@@ -71,11 +78,17 @@ def of_task(group: Group, report: Report, t: Speak) -> list[Said]:
             Said(t("lead_cost"), t("s_cost", a=one.short, **_cost(one, t))),
         ]
     return [
-        Said(t("lead_accuracy"), _best(group, able, report, t)),
+        Said(t("lead_accuracy"), _best(group, able, t)),
         Said(t("lead_cost"), _cheapest(group, able, t)),
         Said(t("lead_both"), _both(group, entries, t)),
         *_as_good(group, entries, t),
     ]
+
+
+def _commonest(group: Group, t: Speak) -> str:
+    """The reason that most rows give for not being ranked."""
+    found = Counter(reason for e in group.entries for reason in e.row.reasons[:1])
+    return sentence(found.most_common(1)[0][0], t("lang")) if found else t("y_unknown")
 
 
 def of_all(report: Report, t: Speak) -> list[Said]:
@@ -103,40 +116,35 @@ def _how(report: Report, t: Speak) -> str:
     )
 
 
-def _best(group: Group, able: Sequence[Entry], report: Report, t: Speak) -> str:
-    shares = group.best_accuracy
-    top = max(able, key=lambda e: (e.row.accuracy or 0.0, shares[e.name]))
-    tied = _tied(able, shares, top)
+def _best(group: Group, able: Sequence[Entry], t: Speak) -> str:
+    top = max(able, key=lambda e: e.row.accuracy or 0.0)
+    tied = _tied(able, group.best_accuracy, top, SIGNIFICANT)
     if len(tied) == 1:
-        share = formats.probability(shares[top.name])
-        return t("s_best", a=top.short, p=share, draws=f"{report.draws:,}", **_accuracy(top))
+        worst = formats.p_value(max(group.best_accuracy[e.name] for e in able if e is not top))
+        return t("s_best", a=top.short, p=worst, **_accuracy(top))
     return t("s_best_tied", names=_names([e.short for e in tied], t), a=top.short, **_accuracy(top))
 
 
 def _cheapest(group: Group, able: Sequence[Entry], t: Speak) -> str:
     top = min(able, key=lambda e: e.row.cost_per_1k_samples or 0.0)
-    tied = _tied(able, group.cheapest, top)
+    tied = _tied(able, group.cheapest, top, 1 - SURE_CHEAPEST)
     if len(tied) == 1:
         return t("s_cheapest", a=top.short, **_cost(top, t))
     return t("s_cheapest_tied", names=_names([e.short for e in tied], t), **_cost(top, t))
 
 
-def _tied(able: Sequence[Entry], shares: dict[str, float], top: Entry) -> list[Entry]:
-    """Who may be the best: the first alone when it is in nearly all draws, else all that are in some, and at least the runner-up."""
-    others = sorted((e for e in able if e is not top), key=lambda e: -shares.get(e.name, 0.0))
-    if shares.get(top.name, 0.0) >= SURE_BEST and shares.get(others[0].name, 0.0) <= 1 - SURE_BEST:
-        return [top]
-    return [top, *(e for i, e in enumerate(others) if i == 0 or shares.get(e.name, 0.0) >= IN_THE_RUNNING)]
+def _tied(able: Sequence[Entry], shares: dict[str, float], top: Entry, limit: float) -> list[Entry]:
+    """The first, and all that cannot be told from it, the likeliest first."""
+    others = sorted((e for e in able if e is not top), key=lambda e: -shares[e.name])
+    return [top, *(e for e in others if shares[e.name] > limit)]
 
 
 def _both(group: Group, entries: dict[str, Entry], t: Speak) -> str:
-    if not group.standings:
+    if group.beaten is None:
         return t("s_too_many")
     beaten: dict[str, list[str]] = {}
-    for s in group.standings:
-        if s.verdict != "tied":
-            winner, loser = (s.first, s.second) if s.verdict == "first" else (s.second, s.first)
-            beaten.setdefault(loser, []).append(entries[winner].short)
+    for winner, loser in group.beaten:
+        beaten.setdefault(loser, []).append(entries[winner].short)
     if not beaten:
         return t("s_no_dominance")
     together: dict[tuple[str, ...], list[str]] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 EN: dict[str, str] = {
     # page
+    "lang": "en",
     "title": "What a correct answer costs",
     "made": "Measured {date} on {machine}",
     "made_runs": "{n} runs, {first} to {last}",
@@ -39,7 +40,7 @@ EN: dict[str, str] = {
     "badge_text_why": "The run kept no prompts or answers (store_text = false), so there are no worked examples.",
     # summary
     "summary": "In short",
-    "s_none": "No variant has an accuracy and a cost that may be ranked; the table says why.",
+    "s_none": "No variant may be ranked. The commonest reason: {why}.",
     "s_speed": "{task} measures speed only; it has no accuracy.",
     "lead_accuracy": "Accuracy",
     "lead_cost": "Cost",
@@ -49,16 +50,16 @@ EN: dict[str, str] = {
     "lead_failed": "Failed",
     "lead_invalid": "Not ranked",
     "s_one": "One variant, {a}: {acc} ({lo} to {hi}).",
-    "s_best": "{a} answers best, {acc} ({lo} to {hi}); it leads in {p} of {draws} draws.",
+    "s_best": "{a} answers best, {acc} ({lo} to {hi}): better than each other variant on the same items (largest p {p}).",
     "s_best_tied": "{names} cannot be told apart. The highest value is {a}, {acc} ({lo} to {hi}).",
     "s_cost": "{a}: {cost} {cur} for 1,000 answers{range}.",
     "s_cheapest": "{a} is cheapest, {cost} {cur} for 1,000 answers{range}.",
     "s_cheapest_tied": "{names} are tied, at about {cost} {cur} for 1,000 answers{range}.",
     "s_range": " ({lo} to {hi})",
-    "s_beaten": "Beaten on both: {pairs}. The winner is at least as good and cheaper in 90 % of the draws; the rest are tied.",
+    "s_beaten": "Beaten on both accuracy and cost: {pairs}. The rest are tied.",
     "s_beaten_by": "{losers} (by {winners})",
     "s_others": "{n} others",
-    "s_no_dominance": "No variant beats another on accuracy and cost at once in 90 % of the draws: a tie.",
+    "s_no_dominance": "No variant is shown to beat another on accuracy and cost at once: a tie.",
     "s_too_many": "Too many variants to compare every pair; the table has the probability of each to be on the frontier.",
     "s_good": "Not worse by more than {margin} points: {names}.",
     "s_none_good": "Nobody was shown to be within {margin} points.",
@@ -92,8 +93,7 @@ EN: dict[str, str] = {
     "key_bars": "Upright bars: 95 % interval of accuracy. Level bars: what sets a variant's cost apart from the others', 95 %.",
     "key_shared": "The bracket ↔: by how much all costs may be off together, ×{lo} to ×{hi} (prices, utilisation, lifetime, the power sensor). "
     "It moves every point alike and does not change their order.",
-    "key_frontier": "The line: the frontier, variants that no other beats on both. The shade: where it may lie. The percentage beside a name: in how "
-    "many of {draws} draws it is on the frontier.",
+    "key_frontier": "The line: the frontier, variants that no other beats on both. The shade: where it may lie. The percentage beside a name: in how many of {draws} draws it is on the frontier. Draws resample the items that were asked, so a lead of one or two items looks surer there than the paired tests allow.",
     "key_marks": "Filled: measured. Hollow: rests on an estimate. Grey with a cross-hatch: not valid for ranking. Square: published elsewhere.",
     "key_cost_power": "Power was estimated; it makes up {share} of these costs, and its range is in the intervals.",
     "bracket": "all together ×{lo} – ×{hi}",

@@ -5,20 +5,25 @@ import stat
 from pathlib import Path
 
 import made_run
+import numpy as np
 import pytest
 from made_run import LADDER, TROUBLED, Made, steps, write_run
 from msgspec import structs
 
+from results.cost import EXAMPLES
 from results.report import write_report
-from results.report.build import Report, build
+from results.report.build import Report, as_cheap, build
+from results.report.differences import chance_alike
 from results.report.drawn import curves
 from results.report.gather import gather
 from results.report.markdown import markdown
 from results.report.page import html
+from results.report.plots import curve_chart
 from results.report.pricing import tariffs_of
-from results.report.saying import badges, of_all, of_task
+from results.report.saying import SIGNIFICANT, badges, of_all, of_task
 from results.report.words import EN, speaker
 from results.rows import CONTRACT, read_rows
+from results.stats import Item
 from results.store import StoreError
 
 FILES = ["curve.png", "curve.svg", "report.html", "report.md", "rows.csv"]
@@ -30,7 +35,7 @@ def report_of(*runs: Path) -> Report:
 
 
 def said(report: Report, group: int = 0) -> dict[str, str]:
-    return {s.lead: s.text for s in of_task(report.groups[group], report, speaker("en"))}
+    return {s.lead: s.text for s in of_task(report.groups[group], speaker("en"))}
 
 
 def test_five_files_are_written_for_the_user_alone(tmp_path: Path) -> None:
@@ -237,8 +242,6 @@ def test_what_failed_is_in_the_summary(tmp_path: Path) -> None:
 
 
 def test_a_tariff_of_ones_own_is_no_example(tmp_path: Path) -> None:
-    from results.cost import EXAMPLES
-
     own = tmp_path / "own.toml"
     text = (EXAMPLES / "example-de.toml").read_text(encoding="utf-8")
     own.write_text(
@@ -255,3 +258,41 @@ def test_the_machine_of_the_tariff_is_found_by_the_hosts_name(tmp_path: Path) ->
     two = write_run(tmp_path, name="b", cells=LADDER[:1], host="ward-server")
     tariffs = report_of(one, two).tariffs
     assert [t.machine for t in tariffs.values()] == ["8xh100-80g", "demo-cpu-2-core"]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02, 0.05, 0.12])
+def test_of_two_tied_variants_one_is_called_better_in_at_most_one_run_of_twenty(share: float) -> None:
+    """200 items, that share of them discordant, no true difference: the claim of accuracy in 400 simulated runs."""
+    dice = np.random.default_rng(5)
+    claims = 0
+    for _ in range(400):
+        flips = np.where(dice.random(200) < share, dice.choice([-1, 1], 200), 0)
+        first, second = (
+            tuple(Item(f"q{i}", f"q{i}", float(f == side), 1) for i, f in enumerate(flips)) for side in (1, -1)
+        )
+        claims += chance_alike(first, second) <= SIGNIFICANT
+    assert claims <= 27  # 5 % of 400, with the 95 % limit of a count whose mean is 20
+
+
+def test_a_lead_of_two_items_is_luck_even_where_no_item_speaks_against_it() -> None:
+    ahead, behind = ([Item(f"q{i}", f"q{i}", float(i < right), 1) for i in range(200)] for right in (82, 80))
+    assert chance_alike(ahead, behind) == pytest.approx(0.25)
+    assert chance_alike(ahead, ahead) == 1.0
+    assert chance_alike([], behind) == 1.0
+
+
+def test_who_costs_as_little_as_the_cheapest() -> None:
+    cost = np.array([[1.0, 1.0, 1.0, 1.0], [1.1, 0.9, 1.2, 1.2], [2.0, 2.0, 2.0, 2.0]])
+    assert as_cheap(["a", "b", "c"], cost, [1.0, 1.1, 2.0]) == {"a": 1.0, "b": 0.25, "c": 0.0}
+    assert as_cheap(["a"], cost[:1] * np.nan, [1.0]) == {}
+
+
+def test_an_invalid_row_is_grey_on_every_chart(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path, cells=LADDER[:1] + TROUBLED[1:2]))
+    group, t = report.groups[0], speaker("en")
+    (invalid,) = [e for e in group.entries if not e.row.valid and e.row.accuracy is not None]
+    for curve in group.curves:
+        drawn = curve_chart(group, curve, t, "USD")
+        if drawn:
+            point = next(p for p in drawn.split("<a ") if f'data-row="{invalid.anchor}"' in p)
+            assert 'class="dot invalid ' in point
