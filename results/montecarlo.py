@@ -1,8 +1,12 @@
 """Uncertainty all the way to a cost: draws of accuracy, speed, power and prices, and what drives the result.
 
-Accuracy is drawn by the Bayesian bootstrap (Rubin 1981) over clusters of items with the same weights for every variant of a task, so
-that differences between variants are paired. Speed is normal with the batch-means interval's spread, power uniform within the range of
-its evidence class, prices triangular. What two variants have in common (a sensor, a tariff) is drawn once for both. Seeds are fixed.
+Accuracy is drawn by the Bayesian bootstrap (Rubin 1981) over clusters of items with the same weights for every variant of a task, so that
+differences between variants are paired. Weighting items that were seen cannot imagine one on which the other variant is right, so every
+deployment also gets two unseen items of half an item's weight, one that only it gets right and one that only it gets wrong. Of two
+variants that differ on b + c items this makes the chance that the first is better that of a uniform prior, Beta(b + 1, c + 1) above 1/2
+(50 % where they differ on none), and leaves the means where they are. Speed is normal with the batch-means interval's spread, power
+uniform within the range of its evidence class, prices triangular. What two variants have in common (a sensor, a tariff) is drawn once for
+both. Seeds are fixed.
 """
 
 from collections.abc import Sequence
@@ -101,8 +105,7 @@ def simulate(variants: Sequence[Variant], draws: int = DRAWS, seed: int = 0) -> 
         places = [i for i, v in enumerate(variants) if v.row.task == task and v.values]
         if places:
             of_task = [variants[i] for i in places]
-            drawn = _paired(of_task, draws, _generator(seed, f"items:{task}"))
-            accuracy[places], success[places] = drawn
+            accuracy[places], success[places] = _paired(of_task, draws, seed)
     cost, energy = np.full(shape, np.nan), np.full(shape, np.nan)
     for i, variant in enumerate(variants):
         cost[i], energy[i] = _unit_costs(variant, draws, seed)
@@ -117,21 +120,46 @@ def simulate(variants: Sequence[Variant], draws: int = DRAWS, seed: int = 0) -> 
     )
 
 
-def _paired(variants: Sequence[Variant], draws: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+def _paired(variants: Sequence[Variant], draws: int, seed: int) -> tuple[Floats, Floats]:
     """Accuracy and success draws of variants of one task, with the same cluster weights for all."""
+    sums = _sums(variants)
+    generator = _generator(seed, f"items:{variants[0].row.task}")
+    drawn = np.empty((3 * len(variants), draws))
+    for start in range(0, draws, _BLOCK):
+        size = min(_BLOCK, draws - start)
+        weights = generator.standard_exponential((size, len(sums)), dtype=np.float32)
+        drawn[:, start : start + size] = (weights @ sums).T
+    counts = drawn[2::3]
+    unseen = np.stack([_unseen(v.row, draws, seed) for v in variants]) * sums[:, 2::3].mean() / counts
+    accuracy = drawn[0::3] / counts + unseen * _widest(sums, variants)
+    return np.clip(accuracy, 0, 1), np.clip(drawn[1::3] / counts + unseen, 0, 1)
+
+
+def _sums(variants: Sequence[Variant]) -> NDArray[np.float32]:
+    """A line for each cluster; three columns for each variant: sum of the values, of the successes, and items."""
     clusters = sorted({item.cluster for v in variants for item in v.values})
     place = {name: i for i, name in enumerate(clusters)}
     sums = np.zeros((len(clusters), 3 * len(variants)), dtype=np.float32)
     for column, variant in enumerate(variants):
         for value, success in zip(variant.values, variant.successes, strict=True):
             sums[place[value.cluster], 3 * column : 3 * column + 3] += (value.value, success.value, 1.0)
-    drawn = np.empty((3 * len(variants), draws))
-    for start in range(0, draws, _BLOCK):
-        size = min(_BLOCK, draws - start)
-        weights = generator.standard_exponential((size, len(clusters)), dtype=np.float32)
-        drawn[:, start : start + size] = (weights @ sums).T
-    counts = drawn[2::3]
-    return drawn[0::3] / counts, drawn[1::3] / counts
+    return sums
+
+
+def _unseen(row: Row, draws: int, seed: int) -> Floats:
+    """Weight of the unseen item that only this deployment gets right less that of the one only it gets wrong; loads share them."""
+    generator = _generator(seed, f"unseen:{row.run}:{row.cell}:{row.task}")
+    return generator.standard_gamma(0.5, draws) - generator.standard_gamma(0.5, draws)
+
+
+def _widest(sums: NDArray[np.float32], variants: Sequence[Variant]) -> float:
+    """By how much variants may differ on an item that was not seen: 1 for right or wrong, else the widest difference seen."""
+    if all(item.value in (0.0, 1.0) for v in variants for item in v.values):
+        return 1.0
+    with np.errstate(invalid="ignore"):
+        means = sums[:, 0::3] / sums[:, 2::3]
+    shared = means[np.isfinite(means).all(axis=1)]
+    return float(np.ptp(shared, axis=1).max()) if len(shared) else 1.0
 
 
 def _unit_costs(variant: Variant, draws: int, seed: int) -> tuple[Quantity, Quantity]:

@@ -55,9 +55,7 @@ def differences_of(entries: Sequence[Entry]) -> tuple[Difference, ...]:
 def chance_alike(first: Sequence[Item], second: Sequence[Item]) -> float:
     """Two-sided p of equal accuracy on the items that both have; 1 where nothing can be tested.
 
-    Claims of "better" rest on this and not on draws of the items: resampling items that were seen cannot imagine one on which the other
-    is right, so two answers that differ one way leave it no doubt. With 1 % discordant items of 200 it calls one of two equal variants
-    better in half of all runs, McNemar's mid-p in none.
+    Claims of "better" rest on this and not on draws of the items, so that page, `compare` and `accept` say one thing.
     """
     pairs = pair(first, second)
     if pairs.binary and not pairs.clustered:

@@ -93,7 +93,7 @@ EN: dict[str, str] = {
     "key_bars": "Upright bars: 95 % interval of accuracy. Level bars: what sets a variant's cost apart from the others', 95 %.",
     "key_shared": "The bracket ↔: by how much all costs may be off together, ×{lo} to ×{hi} (prices, utilisation, lifetime, the power sensor). "
     "It moves every point alike and does not change their order.",
-    "key_frontier": "The line: the frontier, variants that no other beats on both. The shade: where it may lie. The percentage beside a name: in how many of {draws} draws it is on the frontier. Draws resample the items that were asked, so a lead of one or two items looks surer there than the paired tests allow.",
+    "key_frontier": "The line: the frontier, variants that no other beats on both. The shade: where it may lie. The percentage beside a name: in how many of {draws} draws it is on the frontier.",
     "key_marks": "Filled: measured. Hollow: rests on an estimate. Grey with a cross-hatch: not valid for ranking. Square: published elsewhere.",
     "key_cost_power": "Power was estimated; it makes up {share} of these costs, and its range is in the intervals.",
     "bracket": "all together ×{lo} – ×{hi}",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec import structs
+from numpy.typing import NDArray
 from test_cost import ROW
 from test_montecarlo import variant
 
@@ -65,14 +66,23 @@ def test_pairs_are_tied_unless_one_dominates_in_nine_draws_of_ten() -> None:
     )
 
 
-def calls_a_winner(rng: np.random.Generator, told_speed: bool) -> bool:
-    """Two variants that are truly alike: the same chance on each item, the same speed, each measured with its own noise."""
+def answers(rng: np.random.Generator, discordant: float | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right or wrong on 120 items with the same chance for both: independent, or alike but for a share that goes to either."""
     difficulty = rng.beta(2, 1.5, 120)
+    first = (rng.random(120) < difficulty).astype(float)
+    if discordant is None:
+        return first, (rng.random(120) < difficulty).astype(float)
+    apart, coin = rng.random(120) < discordant, (rng.random(120) < 0.5).astype(float)
+    return np.where(apart, coin, first), np.where(apart, 1 - coin, first)
+
+
+def calls_a_winner(rng: np.random.Generator, told_speed: bool, discordant: float | None) -> bool:
+    """Two variants that are truly alike: the same chance on each item, the same speed, each measured with its own noise."""
     made = []
-    for name in ("a", "b"):
+    for name, right in zip("ab", answers(rng, discordant), strict=True):
         speed = rng.normal(1.0, 0.03)
         row = structs.replace(ROW, seconds=360.0 / speed)
-        one = variant(name, [float(v) for v in rng.random(120) < difficulty], row)
+        one = variant(name, right.tolist(), row)
         limits = (94.12, 105.88) if told_speed else (None, None)  # 1.96 x 3 %
         measured = structs.replace(
             one.row, steady_output_tokens_per_s_lo=limits[0], steady_output_tokens_per_s_hi=limits[1]
@@ -85,7 +95,8 @@ def calls_a_winner(rng: np.random.Generator, told_speed: bool) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("told_speed", [True, False])
-def test_two_variants_that_are_truly_tied_rarely_have_a_winner(told_speed: bool) -> None:
+@pytest.mark.parametrize("discordant", [None, 0.01, 0.02, 0.05, 0.15])
+def test_two_variants_that_are_truly_tied_rarely_have_a_winner(told_speed: bool, discordant: float | None) -> None:
     rng = np.random.default_rng(20261122)
-    called = sum(calls_a_winner(rng, told_speed) for _ in range(400))
+    called = sum(calls_a_winner(rng, told_speed, discordant) for _ in range(400))
     assert called <= 20
