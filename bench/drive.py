@@ -13,6 +13,8 @@ from functools import partial
 from queue import SimpleQueue
 from time import monotonic_ns
 
+from msgspec import structs
+
 from bench.backends import Backend, BackendError, RankRequest, Request, Usage
 from bench.job import JobStep
 from results.records import Answered, Ranked
@@ -42,7 +44,8 @@ def drive(backend: Backend, step: JobStep, seen: TokenCount) -> Iterator[Outcome
     """
     todo: list[Callable[[], Outcome]]
     if step.ranks:
-        todo = [partial(_rank, backend, step.name, ranking) for ranking in step.ranks]
+        placed = (structs.replace(r, turn=i, of=len(step.ranks)) for i, r in enumerate(step.ranks))
+        todo = [partial(_rank, backend, step.name, ranking) for ranking in placed]
         yield from _closed_loop(todo, backend.max_concurrency)
     elif step.load.rate_per_s:
         yield from _open_loop(backend, step, seen, arrivals(len(step.requests), step.load.rate_per_s, step.seed))

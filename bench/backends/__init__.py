@@ -68,6 +68,9 @@ class RankRequest(Struct, frozen=True, kw_only=True):
     """`context` and each continuation are joined as they stand; tokenised together, split as lm-evaluation-harness does.
 
     `prefix` is a beginning of `context` that the whole step shares (instructions, few-shot examples); may be empty.
+    `turn` counts the requests of a step, `of` them in all (0: it stands alone), sent in this order. An engine that batches waits for those
+    that are to come, so that the same contexts share a batch each time: what else is in a batch changes the last digits of a float, and
+    where activations are rounded to 8 bits a log-likelihood by a tenth.
     """
 
     id: str
@@ -75,6 +78,8 @@ class RankRequest(Struct, frozen=True, kw_only=True):
     context: str
     continuations: tuple[str, ...]
     prefix: str = ""
+    turn: int = 0
+    of: int = 0
 
 
 class Usage(Struct, frozen=True, kw_only=True):

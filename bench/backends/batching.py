@@ -6,19 +6,23 @@ has room for, in order of arrival. A slot that falls free is given away before t
 
 Ranking: a context is evaluated once in its slot; each continuation gets a sequence that shares the context's cache, and only the tokens
 after the context are evaluated, many continuations of many contexts in one step. A prefix that a step's contexts share is evaluated
-once into a sequence of its own and kept until an answer is to be written or another prefix comes.
+once into a sequence of its own and kept until an answer is to be written or another prefix comes. Contexts that have a turn are taken in
+that order, and a step waits until every slot has its context: what shares a batch does not hang on how quick a thread was.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic_ns
 from typing import Literal
 
 from bench.backends import BackendError, Chunk, Ranking, Usage
 from bench.backends.inflight import Branch, Comparing, Decoder, Job, Piece, Prefix, Writing
 from results.records import Continuation
+
+LATE_S = 1.0
+"""A context that is not there by then will not come: its request failed before it reached the engine."""
 
 
 class Batcher:
@@ -29,11 +33,13 @@ class Batcher:
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._arrived: deque[Job] = deque()
         self._active: list[Job] = []
+        self._most = slots
         self._slots = list(reversed(range(slots)))
         self._branches = list(reversed(range(slots + 1, decoder.sequences)))
         self._prefix: Prefix | None = None
         self._prefix_sequence = slots
         self._promised = 0
+        self._to_come = 0
         self._plan: list[Piece] = []
         self._after: list[tuple[int, Callable[[int], None]]] = []
         self._rows = 0
@@ -76,15 +82,33 @@ class Batcher:
             job.fail(error)
 
     def _take(self) -> bool:
-        """Fetch what has arrived; waits only when there is nothing to do. False: to be closed."""
+        """Fetch what has arrived; waits when there is nothing to do, or a slot for a context to come. False: to be closed."""
         if not (self._active or self._arrived):
             self.used_cells = self._count_cells()
-        while not self._inbox.empty() or not (self._active or self._arrived):
-            job = self._inbox.get()
+        while (waits := self._waits()) or not self._inbox.empty():
+            try:
+                job = self._inbox.get(timeout=LATE_S if waits == "turn" else None)
+            except Empty:
+                self._to_come = 0
+                continue
             if job is None:
                 return False
-            self._arrived.append(job)
+            self._arrive(job)
         return True
+
+    def _waits(self) -> Literal["", "work", "turn"]:
+        busy = len(self._active) + len(self._arrived)
+        if self._to_come and busy < self._most:
+            return "turn"
+        return "" if busy else "work"
+
+    def _arrive(self, job: Job) -> None:
+        if not isinstance(job, Comparing) or not job.of:
+            self._arrived.append(job)
+            return
+        self._to_come = (self._to_come or job.of) - 1
+        later = sum(isinstance(other, Comparing) and other.turn > job.turn for other in self._arrived)
+        self._arrived.insert(len(self._arrived) - later, job)
 
     # Admission: a slot, and cells for all that the job may need.
 

