@@ -24,9 +24,10 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest -W error
 
 test-engines: $(VENV)/.dev .venv-transformers/.ready .venv-vllm/.ready
+	.venv-transformers/bin/python -m pytest -W error -m engines -s tests/engines/test_lm_eval.py tests/engines/test_datasets_download.py
 	BEDSIDE_TRANSFORMERS_PYTHON=$(CURDIR)/.venv-transformers/bin/python \
 	BEDSIDE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
-	$(BIN)/python -m pytest -W error -m engines -s
+	$(BIN)/python -m pytest -W error -m engines -s --ignore=tests/engines/test_lm_eval.py --ignore=tests/engines/test_datasets_download.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks -m "" -s
@@ -56,7 +57,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PYTHON) -m venv .venv-transformers
 	.venv-transformers/bin/pip install --quiet --upgrade pip
 	.venv-transformers/bin/pip install --quiet torch==2.13.0
-	.venv-transformers/bin/pip install --quiet -e ".[transformers]"
+	.venv-transformers/bin/pip install --quiet -e ".[transformers,lm-eval,data,report]" "pytest>=8"
 	touch $@
 
 .venv-vllm/.ready: pyproject.toml

@@ -36,6 +36,8 @@ class StepWork(Struct, frozen=True, kw_only=True):
     batch: int
     arrival_s: float = 0.0
     """An open loop takes at least so long."""
+    warmup_s: float = 0.0
+    """The warm-up before it lasts at least so long."""
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -65,6 +67,7 @@ def work_of(cell: "CellPlan") -> Work:
                 output_tokens=sum(outputs),
                 batch=max(1, min(in_flight, len(job.requests))),
                 arrival_s=len(job.requests) / job.load.rate_per_s if job.load.rate_per_s else 0.0,
+                warmup_s=step.warmup.seconds,
             )
         )
     return Work(
@@ -109,8 +112,10 @@ def rank_tokens(rank: RankRequest) -> float:
 def seconds_of(
     work: Work, step_bytes: float | None, shape: Shape | None, weight_bytes: float, host: Host | None = None
 ) -> float | None:
-    """Idle before and after, loading, and every step. Rough: a factor of two either way is no surprise. None where nothing is known of the
-    accelerator; without `host` a server's usual speed is taken."""
+    """Idle before and after, loading, and every step behind its warm-up. Rough: a factor of two either way is no surprise.
+
+    None where nothing is known of the accelerator; without `host` a server's usual speed is taken.
+    """
     if host is None or step_bytes is None:
         speeds = [(s, SERVER_TOKENS_PER_S * s.batch, 1000.0) for s in work.steps]
     else:
@@ -120,7 +125,7 @@ def seconds_of(
         speeds = [(s, *_speeds(s.batch, step_bytes, shape, machine)) for s in work.steps]
     total = 2 * work.idle_s + 2 + weight_bytes / LOAD_BYTES_PER_S
     for step, decode, prefill in speeds:
-        total += max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
+        total += step.warmup_s + max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
     return total
 
 

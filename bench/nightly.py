@@ -16,6 +16,7 @@ import msgspec
 from bench import session
 from bench.cli import GATE_FAILED, OK
 from bench.config import ConfigError, Suite, load_suite
+from bench.probe import probe_suite
 from bench.runner import Watcher
 from hardware import MeterOptions
 from results.export import export_run
@@ -62,8 +63,9 @@ def run_night(
         turned = in_turn(suite, len({e.night for e in before if e.suite == suite.name and e.night < night}))
         for block in range(1, options.blocks + 1):
             run_block(turned, base, folder, f"{suite.name}-night-{night}-b{block}", wishes, watcher)
+        unprobed = run_probe(suite, base, folder, f"{suite.name}-night-{night}-p1", wishes, watcher)
         found, broken = entries_of(folder)
-        judged = judge_night(found, suite.name, night, options.control, broken)
+        judged = judge_night(found, suite.name, night, options.control, broken, unprobed)
         if judged.candidates:
             judged = _confirmed(judged, turned, base, folder, wishes, watcher)
         history.write(folder / "history.parquet", entries_of(folder)[0])
@@ -99,6 +101,15 @@ def in_turn(suite: Suite, nights_before: int) -> Suite:
         step = options.limit or suite.limit or 0
         tasks[name] = msgspec.structs.replace(options, offset=options.offset + nights_before * step)
     return msgspec.structs.replace(suite, tasks=tasks)
+
+
+def run_probe(suite: Suite, base: Path, folder: Path, name: str, wishes: session.Wishes, watcher: Watcher) -> str:
+    """Run the determinism probe, or go on with it; returns why there is none, else nothing."""
+    probe = probe_suite(session.prepare(suite, base, wishes))
+    if isinstance(probe, str):
+        return probe
+    run_block(probe, base, folder, name, wishes, watcher)
+    return ""
 
 
 def run_block(suite: Suite, base: Path, folder: Path, name: str, wishes: session.Wishes, watcher: Watcher) -> None:

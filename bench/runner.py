@@ -15,7 +15,7 @@ from bench.plan import CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
 from bench.score import score_cell, score_step
-from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess
+from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess, resident_share
 from results.records import (
     Answered,
     CellEnded,
@@ -176,11 +176,14 @@ def _attend(
     attempt = 1 + sum(isinstance(e, CellStarted) for e in run.out.events())
     python = run.cell.deployment.python if run.cell.deployment.backend != "vllm" else None
     job_path = "-" if job_bytes is not None else str(run.out.path / "job.json")
-    kills_before = _oom_kills()
+    kills_before = oom_kills()
+    in_page_cache = _page_cache_share(run.cell)
     worker = Worker(python or default_python(), job_path, job_bytes, log, worker_environment())
     try:
         watched.pid = worker.pid
-        recorder.write(CellStarted(time_ns=time.monotonic_ns(), attempt=attempt, pid=worker.pid))
+        recorder.write(
+            CellStarted(time_ns=time.monotonic_ns(), attempt=attempt, pid=worker.pid, page_cache_share=in_page_cache)
+        )
         while True:
             patience_s = run.limits.stall_timeout_s if recorder.loaded else run.limits.load_timeout_s
             left_s = recorder.last_sign + patience_s - time.monotonic()
@@ -191,13 +194,19 @@ def _attend(
                 return "timeout", f"no sign of progress for {patience_s:g} s {where}"
             if line is None:
                 code = worker.wait(30.0)
-                return _outcome(code, run.out.path / "worker.log", _oom_kills() > kills_before)
+                return outcome_of(code, run.out.path / "worker.log", oom_kills() > kills_before)
             recorder.take(line)
     finally:
         worker.end()
 
 
-def _outcome(code: int | None, log: Path, killed_for_memory: bool) -> tuple[Outcome, str]:
+def _page_cache_share(cell: CellPlan) -> float | None:
+    """Asked just before the worker starts: whoever hashed the file before has read it into memory."""
+    path = str(getattr(cell.settings, "model_path", ""))
+    return resident_share(Path(path)) if path and Path(path).exists() else None
+
+
+def outcome_of(code: int | None, log: Path, killed_for_memory: bool) -> tuple[Outcome, str]:
     """What an exit code means. A kill by the kernel for want of memory is told from any other."""
     if code == 0:
         return "ok", ""
@@ -217,7 +226,7 @@ def _outcome(code: int | None, log: Path, killed_for_memory: bool) -> tuple[Outc
     return "crashed", f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _oom_kills() -> int:
+def oom_kills() -> int:
     """The kernel's count of processes it killed for memory in our control group; 0 where it does not tell."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():

@@ -21,8 +21,8 @@ from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
 from bench.score import score_cell
 from bench.sizing import predict
 from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters
-from results.records import SCHEMA, CellEnded, Manifest, Outcome
-from results.store import Lines, RunDir, new_run_dir
+from results.records import SCHEMA, CellEnded, Manifest, MemoryProbed, Outcome
+from results.store import CellDir, Lines, RunDir, new_run_dir
 from tasks import TASKS
 
 VERSIONED = (
@@ -150,17 +150,18 @@ def _one(
     if ended and ended.outcome in ("ok", "oom"):
         if privacy.plain and not folder.has_scores():  # killed between the last record and its judging
             folder.write_scores(score_cell(cell, prepared.data, folder.events(), suite.seed))
+        if suite.smallest_memory and ended.outcome == "ok" and not _probed(folder):
+            _probe(suite, _settled(prepared, cell, wishes), folder, watcher)
         return ended.outcome
     folder.make()
     if cell.facts.skipped:
         return _skip(run, cell, cell.facts.skipped)
     try:
-        weights = models.resolve(cell.deployment, prepared.base, download=wishes.download)
+        settled = _settled(prepared, cell, wishes)
     except ConfigError as error:
         return _skip(run, cell, str(error))
-    settings = _settings(cell, weights, prepared.base)
     job = CellRun(
-        cell=msgspec.structs.replace(cell, settings=settings),
+        cell=settled,
         data=prepared.data,
         out=folder,
         limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
@@ -172,7 +173,32 @@ def _one(
     def open_all(watched: WatchedProcess) -> Any:
         return open_meters(watched, meters)
 
-    return run_cell(job, open_all, watcher)
+    outcome = run_cell(job, open_all, watcher)
+    if suite.smallest_memory and outcome == "ok":
+        _probe(suite, settled, folder, watcher)
+    return outcome
+
+
+def _settled(prepared: Prepared, cell: CellPlan, wishes: Wishes) -> CellPlan:
+    """The cell with its weights on disk. Raises `ConfigError` when they cannot be had."""
+    weights = models.resolve(cell.deployment, prepared.base, download=wishes.download)
+    return msgspec.structs.replace(cell, settings=_settings(cell, weights, prepared.base))
+
+
+def _probed(folder: CellDir) -> bool:
+    return any(isinstance(event, MemoryProbed) for event in folder.events())
+
+
+def _probe(suite: Suite, cell: CellPlan, folder: CellDir, watcher: Watcher) -> None:
+    """After the measurement, so that it shares the machine with nothing that is measured."""
+    from bench.smallest import ProbeOptions, probe
+
+    plain = suite.store_text and not suite.redact
+    found = probe(cell, tuple(folder.events()), ProbeOptions(patience_s=suite.load_timeout_s, plain=plain))
+    with Lines(folder.path / "events.jsonl") as events:
+        events.append(found)
+        events.sync()
+    watcher.event(cell, found)
 
 
 def _skip(run: RunDir, cell: CellPlan, why: str) -> Outcome:

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from bench.plan import CellPlan
 from bench.runner import Watcher
 from hardware import Reading
-from results.records import Answered, CellEnded, Event, Loaded, Progress, Ranked, StepEnded, StepFacts, StepStarted
+from results.records import (
+    Answered,
+    CellEnded,
+    Event,
+    Loaded,
+    MemoryProbed,
+    Progress,
+    Ranked,
+    StepEnded,
+    StepFacts,
+    StepStarted,
+)
 
 TOKENS_PER_RANKING = 8
 """A ranking takes about as long as so many tokens of an answer: prompts are read far faster than answers are written."""
@@ -111,6 +122,10 @@ class PlainWatcher(Watcher):
                 left = self._state.left_s()
                 rest = f", about {left:.0f} s left" if left is not None else ""
                 self._say(f"  {event.step}: {self._state.step_done} samples in {seconds:.1f} s{rest}")
+            case MemoryProbed(smallest_bytes=int(smallest)):
+                self._say(f"  smallest memory that works: {smallest / 2**20:.0f} MiB ({event.limit})")
+            case MemoryProbed():
+                self._say(f"  smallest memory that works: unknown, {event.reason}")
             case _:
                 pass
 

@@ -105,12 +105,14 @@ def model_of(deployment: Deployment, settings: BackendSettings, weights: "Weight
     shape = shape_in(weights.metadata, listed) if weights and weights.metadata else listed
     label = label_of(deployment, settings, entry, weights)
     size, basis = _size(deployment, settings, weights, label, entry, shape)
-    if shape is not None:
-        latent = stores_latent_cache(weights.metadata) if weights and weights.metadata else True
-        decompressed = _decompresses(settings) or not latent
-    else:
-        decompressed = False
-    return Model(entry=entry, shape=shape, label=label, weight_bytes=size, decompressed=decompressed, basis=basis)
+    return Model(
+        entry=entry,
+        shape=shape,
+        label=label,
+        weight_bytes=size,
+        decompressed=_decompresses(settings, weights),
+        basis=basis,
+    )
 
 
 def _size(
@@ -134,9 +136,12 @@ def _size(
     return None, "size not known"
 
 
-def _decompresses(settings: BackendSettings) -> bool:
-    """transformers caches the keys and values of every head, also for MLA."""
-    return isinstance(settings, TransformersSettings)
+def _decompresses(settings: BackendSettings, weights: "Weights | None") -> bool:
+    """llama.cpp stores keys and values of every head for a GGUF made before it knew MLA. transformers 5.19 to 5.23 gives its
+    cache the latents (`DeepseekV3Attention.forward`), whatever the file."""
+    if not isinstance(settings, LlamaCppSettings) or weights is None or not weights.metadata:
+        return False
+    return not stores_latent_cache(weights.metadata)
 
 
 def size_at(entry: Entry | None, shape: Shape | None, label: str | None) -> float | None:
@@ -211,7 +216,7 @@ def question_of(
         case TransformersSettings():
             requests, context = min(settings.slots, work.in_flight), settings.context
             ladder = SAFETENSORS_LADDER
-            layout = _torch_layout(settings, room)
+            layout = _torch_layout(settings, room, _expanded_bytes(model.shape) * requests * context)
         case VllmSettings():
             requests, context = 1, settings.max_model_len
             ladder = SAFETENSORS_LADDER
@@ -289,12 +294,21 @@ def _repacked_bytes(model: Model) -> float:
     )
 
 
-def _torch_layout(settings: TransformersSettings, room: Room) -> Layout:
-    """device_map spreads whole layers over all cards of one machine."""
+def _expanded_bytes(shape: Shape | None) -> float:
+    """What transformers makes of a token's latent in the layer that it is computing, at 16 bit: keys and values of all heads, and the
+    keys once more with their rotary part (`DeepseekV3Attention.expand_kv`). Gone when the layer is done."""
+    if shape is None or shape.mla is None:
+        return 0.0
+    mla = shape.mla
+    return 2 * shape.heads * ((mla.nope + mla.value) + (mla.nope + mla.rope))
+
+
+def _torch_layout(settings: TransformersSettings, room: Room, expanded: float) -> Layout:
+    """device_map spreads whole layers over all cards of one machine, and one card after the other works."""
     cards = 0 if settings.device == "cpu" else room.node_cards if settings.device == "auto" else min(1, room.node_cards)
     if cards == 0:
-        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.TORCH_BYTES)
-    return Layout(cards=cards, card_overhead=fit.CARD_OVERHEAD, host_overhead=fit.TORCH_BYTES)
+        return Layout(cards=0, card_overhead=0.0, host_overhead=fit.TORCH_BYTES + expanded)
+    return Layout(cards=cards, card_overhead=fit.CARD_OVERHEAD + expanded, host_overhead=fit.TORCH_BYTES)
 
 
 def _vllm_layout(settings: VllmSettings, room: Room) -> Layout:

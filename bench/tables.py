@@ -172,17 +172,20 @@ def print_verify(run: RunDir, json: bool) -> int:
         for cell in manifest.cells
     }
     if json:
-        sys.stdout.write(msgspec.json.encode({"edits": edits, "findings": findings}).decode() + "\n")
+        found = {"edits": edits, "measurement_sha256": run.measurement_sha256(), "findings": findings}
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
-        _print_findings(edits, findings)
+        _print_findings(edits, run.measurement_sha256(), findings)
     return 3 if edits else 0
 
 
-def _print_findings(edits: list[str], findings: dict[str, Any]) -> None:
+def _print_findings(edits: list[str], seal: str | None, findings: dict[str, Any]) -> None:
     out = console()
     out.print("Files: whole, as sealed." if not edits else "Files: NOT as sealed:", markup=False)
     for sentence in edits:
         out.print(f"  {sentence}", markup=False)
+    if seal:
+        out.print(f"Measurement seal{', as sealed' if edits else ''}: {seal}", markup=False, highlight=False)
     table = Table(title="Validity")
     for column in ("cell", "step", "rule", "severity", "verdict", "observed", "threshold", "meaning"):
         table.add_column(column)

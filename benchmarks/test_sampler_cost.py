@@ -1,6 +1,7 @@
 """What the sampling costs: eight pretend GPUs and a process tree read ten times a second, in a process of its own.
 
-The pretend driver answers at once, so this is the cost of our own code; a real driver's calls come on top of it.
+For a minute: `SAMPLER_SECONDS=60 pytest -s benchmarks/test_sampler_cost.py`, on a quiet machine. The pretend driver answers at once, so
+this is the cost of our own code; a real driver's calls come on top of it.
 """
 
 import json
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 10.0
+SECONDS = float(os.environ.get("SAMPLER_SECONDS", "10"))
+LATEST_MS = 50.0
+"""Half of the distance between two readings."""
 PLAY = """
 import json, os, sys, time
 from hardware.base import WatchedProcess
@@ -85,3 +88,4 @@ def test_eight_devices_at_ten_hertz_cost_at_most_two_percent_of_a_core(benchmark
     assert found["devices"] == 8
     assert found["readings"] >= 0.9 * 9 * 10 * SECONDS
     assert found["share_of_one_core"] <= 0.02
+    assert found["late_ms_max"] <= LATEST_MS

@@ -11,6 +11,7 @@ from hardware.fingerprint import changes, digest, fingerprint
 from hardware.host import Gpu, Host, HostError, describe_host, load_host, measure_memory_bandwidth
 from hardware.machine import Cpu
 from hardware.meters import MeterOptions, open_meters, sensors
+from hardware.page_cache import resident_share
 from hardware.redfish import RedfishOptions
 from hardware.sampler import Sampler
 
@@ -37,5 +38,6 @@ __all__ = [
     "load_host",
     "measure_memory_bandwidth",
     "open_meters",
+    "resident_share",
     "sensors",
 ]

@@ -46,6 +46,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     cgroup_peak_bytes: int | None = None
     processes: int | None = None
     cpu_seconds: float | None = None
+    harness_cpu_seconds: float | None = None
     host_cpu_percent: float | None = None
     load_average: float | None = None
     temperature_c: float | None = None

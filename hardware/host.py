@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from hardware import machine
 from hardware.base import HardwareError
 from hardware.catalog import gpu_facts
+from hardware.clock import Clock, describe_clock
 from hardware.machine import ROOT, Cpu
 
 VERSIONED = (
@@ -79,6 +80,7 @@ class Host(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk_free_bytes: int | None = None
     disk_total_bytes: int | None = None
     load_average: float | None = None
+    clock: Clock = Clock()
     python: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -121,6 +123,7 @@ def describe_host(root: Path = ROOT) -> Host:
         disk_free_bytes=disk.free,
         disk_total_bytes=disk.total,
         load_average=os.getloadavg()[0],
+        clock=describe_clock(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
     )
 

@@ -64,6 +64,7 @@ class MemoryMeter:
                 swap_bytes=sum(u.swap_bytes for u in usages) if known else None,
                 major_faults=sum(u.major_faults for u in usages) if known else None,
                 cpu_seconds=sum(u.cpu_seconds for u in usages) if known else None,
+                harness_cpu_seconds=time.process_time(),
                 processes=len(usages) if known else None,
                 cgroup_peak_bytes=cgroup_peak(pid, self._root) if pid else None,
                 host_cpu_percent=None if busy is None else 100.0 * busy,

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from results.energy import Energy, cross_check, where_of, window_energy
 from results.memory import Memory, memory_of
+from results.phases import Phases, phases_of
 from results.records import Answered, Ranked
 from results.series import Series, Window
 from results.stats import Interval, Percentile, items_of, percentile, score_interval, unknown
@@ -186,6 +187,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     cross_check: float | None
     """|counter - integral| / counter of the worst device."""
     steady: Steady | None
+    phases: Phases
     idle_before_w: float | None
     idle_loaded_w: float | None
     idle_after_w: float | None
@@ -197,6 +199,7 @@ def measure(step: StepRecords, series: Series) -> Measured | None:
         return None
     where = where_of(step.engine.device if step.engine else None)
     energy = window_energy(series, step.span.start_ns, step.span.end_ns, where)
+    steady = _steady(step, series)
     return Measured(
         seconds=step.span.seconds,
         accuracy=accuracy_of(step),
@@ -205,7 +208,8 @@ def measure(step: StepRecords, series: Series) -> Measured | None:
         memory=memory_of(step, series),
         energy=energy,
         cross_check=cross_check(series, step.span.start_ns, step.span.end_ns, energy.meters),
-        steady=_steady(step, series),
+        steady=steady,
+        phases=phases_of(step, series, energy, steady.window if steady else None),
         idle_before_w=idle_power(series, step.idle_before, energy, "before"),
         idle_loaded_w=idle_power(series, step.idle_loaded, energy, "before"),
         idle_after_w=idle_power(series, step.idle_after, energy, "after"),

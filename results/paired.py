@@ -7,6 +7,7 @@ Ramdas 2024 (bets and e-values).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter, gt, lt, sub
 from typing import Literal
 
 import numpy as np
@@ -39,11 +40,11 @@ class Pairs(Struct, frozen=True, kw_only=True):
 
     @property
     def differences(self) -> tuple[float, ...]:
-        return tuple(a - b for a, b in zip(self.first, self.second, strict=True))
+        return tuple(map(sub, self.first, self.second))
 
     @property
     def binary(self) -> bool:
-        return not self.repeated and all(v in (0.0, 1.0) for v in (*self.first, *self.second))
+        return not self.repeated and {*self.first, *self.second} <= {0.0, 1.0}
 
     @property
     def clustered(self) -> bool:
@@ -95,20 +96,23 @@ class NonInferiority(Struct, frozen=True, kw_only=True):
 def pair(first: Sequence[Item], second: Sequence[Item]) -> Pairs:
     """The items that both have, in the order of the first."""
     other = {item.id: item for item in second}
-    both = [(a, other[a.id]) for a in first if a.id in other]
+    one = [item for item in first if item.id in other]
+    two = [other[item.id] for item in one]
+    value = attrgetter("value")
     return Pairs(
-        ids=tuple(a.id for a, _ in both),
-        clusters=tuple(a.cluster for a, _ in both),
-        first=tuple(a.value for a, _ in both),
-        second=tuple(b.value for _, b in both),
-        repeated=any(a.answers > 1 or b.answers > 1 for a, b in both),
+        ids=tuple(map(attrgetter("id"), one)),
+        clusters=tuple(map(attrgetter("cluster"), one)),
+        first=tuple(map(value, one)),
+        second=tuple(map(value, two)),
+        repeated=max(map(attrgetter("answers"), (*one, *two)), default=1) > 1,
     )
 
 
 def discordance(pairs: Pairs) -> Discordance:
-    differences = pairs.differences
     return Discordance(
-        only_first=sum(d > 0 for d in differences), only_second=sum(d < 0 for d in differences), n=len(differences)
+        only_first=sum(map(gt, pairs.first, pairs.second)),
+        only_second=sum(map(lt, pairs.first, pairs.second)),
+        n=len(pairs.ids),
     )
 
 

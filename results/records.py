@@ -2,7 +2,8 @@
 
 All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clock anchor. History of the schema:
 
-1 (2026-11-22): first.
+1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
+`Tick.harness_cpu_seconds`.
 """
 
 from typing import Any, Literal
@@ -57,6 +58,8 @@ class CellStarted(Struct, frozen=True, tag=True, kw_only=True):
     time_ns: int
     attempt: int
     pid: int | None = None
+    page_cache_share: float | None = None
+    """Of the weights' bytes, those that stood in the page cache just before; None where there is no file or the kernel does not tell."""
 
 
 class Loaded(Struct, frozen=True, tag=True):
@@ -153,7 +156,51 @@ class CellEnded(Struct, frozen=True, tag=True, kw_only=True):
     """Of every byte that stands before this record in the cell's events.jsonl."""
 
 
-Event = CellStarted | Loaded | StepStarted | Answered | Ranked | EngineState | Progress | StepEnded | CellEnded
+class MemoryTrial(Struct, frozen=True, kw_only=True):
+    """One worker under one limit of memory; `limit_bytes` None is none."""
+
+    limit_bytes: int | None
+    outcome: Outcome
+    seconds: float
+    peak_bytes: int | None = None
+    """Most that the limit counts, as the kernel tells of the worker."""
+    detail: str = ""
+
+
+class MemoryProbed(Struct, frozen=True, tag=True, kw_only=True):
+    """The smallest memory that the cell's heaviest step works with; written after the cell has ended well."""
+
+    time_ns: int
+    step: str
+    limit: str
+    """What was limited."""
+    smallest_bytes: int | None
+    """Smallest limit under which every request was answered; None with the reason."""
+    failed_bytes: int | None = None
+    """Largest limit under which not."""
+    trials: tuple[MemoryTrial, ...] = ()
+    reason: str = ""
+
+    @property
+    def resolution(self) -> float | None:
+        """(worked - failed) / worked."""
+        if self.smallest_bytes is None or self.failed_bytes is None:
+            return None
+        return (self.smallest_bytes - self.failed_bytes) / self.smallest_bytes
+
+
+Event = (
+    CellStarted
+    | Loaded
+    | StepStarted
+    | Answered
+    | Ranked
+    | EngineState
+    | Progress
+    | StepEnded
+    | CellEnded
+    | MemoryProbed
+)
 
 
 Verdict = Literal["correct", "wrong", "no_answer", "truncated", "error"]
@@ -220,6 +267,8 @@ class Tick(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     processes: int | None = None
     cpu_seconds: float | None = None
     """CPU time of the process tree since its start."""
+    harness_cpu_seconds: float | None = None
+    """CPU time of the measuring process itself since its start."""
     host_cpu_percent: float | None = None
     """Of the whole machine, 100 = all cores."""
     load_average: float | None = None

@@ -146,6 +146,15 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tariff: str | None = None
     warnings: tuple[str, ...] = ()
     """What a reader should know though the row is valid, and why a column is empty."""
+    smallest_memory_bytes: int | None = None
+    """Smallest limit of memory under which a short repeat of this step works."""
+    smallest_memory_resolution: float | None = None
+    page_cache_share: float | None = None
+    """Of the weights' bytes, those that stood in the page cache just before the worker was started."""
+    prefill_energy_per_token_j: float | None = None
+    decode_energy_per_token_j: float | None = None
+    phase_energy_method: str | None = None
+    phase_energy_reason: str | None = None
 
 
 CONTRACT = Row.__struct_fields__[: Row.__struct_fields__.index("reasons") + 1]

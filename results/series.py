@@ -46,8 +46,7 @@ class Column(Struct, frozen=True):
         )
 
 
-def _time(tick: Tick) -> int:
-    return tick.time_ns
+_time = attrgetter("time_ns")
 
 
 class Series:
@@ -85,8 +84,9 @@ class Series:
             ticks = self.ticks(meter, device)
             if (meter, device) not in self._times:
                 self._times[meter, device] = np.array([t.time_ns for t in ticks], dtype=np.int64)
-            values = np.array(list(map(attrgetter(field), ticks)), dtype=float)  # None becomes NaN
-            known = ~np.isnan(values)
+            read = list(map(attrgetter(field), ticks))
+            values = np.full(len(ticks), np.nan) if read.count(None) == len(read) else np.array(read, dtype=float)
+            known = ~np.isnan(values)  # None becomes NaN
             self._columns[key] = Column(self._times[meter, device][known], values[known])
         return self._columns[key]
 

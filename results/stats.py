@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -56,8 +57,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for independent yes/no outcomes."""
     if n == 0:
         return unknown("wilson")
-    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(value=successes / n, lo=float(found.low), hi=float(found.high), n=n, method="wilson")
+    lo, hi = _wilson_limits(successes / n, n, float(scipy.special.ndtri(0.5 + confidence / 2)))
+    return Interval(value=successes / n, lo=lo, hi=hi, n=n, method="wilson")
 
 
 def exact(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -148,6 +149,8 @@ def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, seed: int 
 
 def items_of(scores: Sequence[tuple[str, str, float]]) -> tuple[Item, ...]:
     """`(item, cluster, value)` of every scored answer, folded to item means (pass@1: the mean over an item's answers)."""
+    if len({item for item, _, _ in scores}) == len(scores):
+        return tuple(Item(item, cluster or item, float(value), 1) for item, cluster, value in scores)
     values: dict[str, list[float]] = {}
     cluster_of: dict[str, str] = {}
     for item, cluster, value in scores:

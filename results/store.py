@@ -16,6 +16,8 @@ from results.records import SCHEMA, CellEnded, Event, Manifest, Scored, StepEnde
 
 DERIVED = ("rows.csv", "report.html", "report.md", "curve.svg", "curve.png")
 _ENCODER = msgspec.json.Encoder()
+_CHUNK = 1 << 20
+"""Bytes that are decoded at once: many lines for the speed, few enough for the memory."""
 
 
 class StoreError(Exception):
@@ -183,6 +185,16 @@ class RunDir:
         seal = self._read_seal()
         return seal.sha256 if seal else None
 
+    def measurement_sha256(self) -> str | None:
+        """One hash over what was measured and how it was scored: all that is sealed but the report, which may be made anew.
+
+        Of the seal, not of the files: it says nothing where `edits` finds an edit. None for a run that is not sealed.
+        """
+        if (seal := self._read_seal()) is None:
+            return None
+        measured = {name: digest for name, digest in sorted(seal.files.items()) if name not in DERIVED}
+        return hashlib.sha256(_ENCODER.encode(measured)).hexdigest()
+
     def edits(self) -> list[str]:
         """Sentences that name every file edited, added or removed since the run was sealed; empty when it is whole."""
         path = self.path / "seal.json"
@@ -257,14 +269,29 @@ def _read(path: Path, kind: Any) -> Iterator[Any]:
     if not path.exists():
         return
     decoder = msgspec.json.Decoder(kind)
+    number = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise StoreError(f"{path}, line {number}: not a record ({error})") from error
+        while (lines := file.readlines(_CHUNK)) and lines[-1].endswith(b"\n"):
+            yield from _decoded(decoder, path, lines, number)
+            number += len(lines)
+        yield from _decoded(decoder, path, lines[:-1], number)
+
+
+def _decoded(decoder: Any, path: Path, lines: list[bytes], before: int) -> list[Any] | Iterator[Any]:
+    try:
+        found: list[Any] = decoder.decode_lines(b"".join(lines))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = []
+    return found if len(found) == len(lines) else _one_by_one(decoder, path, lines, before)
+
+
+def _one_by_one(decoder: Any, path: Path, lines: list[bytes], before: int) -> Iterator[Any]:
+    """The same, so that those before a broken or an empty line are handed out and it is named."""
+    for number, line in enumerate(lines, before + 1):
+        try:
+            yield decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}, line {number}: not a record ({error})") from error
 
 
 def _sha256(path: Path) -> str:

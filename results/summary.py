@@ -37,15 +37,35 @@ def row_of(view: StepView, findings: tuple[Finding, ...] | None = None) -> Row:
         row |= {"energy_reasons": ("the step did not end",)}
         return msgspec.convert(row, Row)
     row |= _measured(view.measured, view.step) | _energy(view.measured, view.step)
+    row |= _smallest(view)
     row |= {
         "outcome": "ok",
         "valid": not reasons(findings, "ranking"),
         "reasons": reasons(findings, "ranking"),
         "energy_valid": view.measured.energy.value_j is not None and not reasons(findings, "energy"),
         "energy_reasons": reasons(findings, "energy"),
-        "warnings": _warnings(findings, view.measured),
+        "warnings": (*_warnings(findings, view.measured), *_no_smallest(view)),
     }
     return msgspec.convert(row | _elsewhere(view.step), Row)
+
+
+def _smallest(view: StepView) -> dict[str, object]:
+    """On the row of the step that was repeated for it; a reserved, a needed and a smallest memory are three numbers."""
+    probed, attempt = view.cell.probed, view.step.attempt
+    found: dict[str, object] = {"page_cache_share": attempt.page_cache_share if attempt else None}
+    if probed is None or probed.step != view.step.facts.name:
+        return found
+    return found | {
+        "smallest_memory_bytes": probed.smallest_bytes,
+        "smallest_memory_resolution": probed.resolution,
+    }
+
+
+def _no_smallest(view: StepView) -> tuple[str, ...]:
+    probed = view.cell.probed
+    if probed is None or probed.step != view.step.facts.name or probed.smallest_bytes is not None:
+        return ()
+    return (f"smallest memory: {probed.reason}",)
 
 
 def _why_not(cell: CellRecords, step: StepRecords) -> str:
@@ -99,6 +119,10 @@ NOT_HERE = (
     "power_class",
     "steady_energy_j",
     "steady_energy_per_output_token_j",
+    "prefill_energy_per_token_j",
+    "decode_energy_per_token_j",
+    "phase_energy_method",
+    "phase_energy_reason",
 )
 """What this machine's meters say nothing about when the model ran on another one."""
 NOT_TIMED = (
@@ -226,6 +250,10 @@ def _energy(measured: Measured, step: StepRecords) -> dict[str, object]:
         "energy_per_output_token_j": ratio(joules, measured.tokens.output),
         "energy_per_sample_j": ratio(joules, len(step.records)),
         "energy_per_correct_j": ratio(joules, measured.accuracy.correct),
+        "prefill_energy_per_token_j": measured.phases.prefill_j,
+        "decode_energy_per_token_j": measured.phases.decode_j,
+        "phase_energy_method": measured.phases.method,
+        "phase_energy_reason": measured.phases.reason or None,
     }
 
 

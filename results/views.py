@@ -18,6 +18,7 @@ from results.records import (
     Event,
     Loaded,
     Manifest,
+    MemoryProbed,
     Ranked,
     Scored,
     StepEnded,
@@ -38,6 +39,8 @@ class StepRecords(Struct, frozen=True, kw_only=True):
     ranked: tuple[Ranked, ...] = ()
     states: tuple[EngineState, ...] = ()
     scores: tuple[Scored, ...] = ()
+    attempt: CellStarted | None = None
+    """The start of the worker that ran this step."""
     loaded: Loaded | None = None
     """The load that this step ran on."""
     idle_before: Window | None = None
@@ -69,6 +72,8 @@ class CellRecords(Struct, frozen=True, kw_only=True):
     loads: tuple[Loaded, ...]
     ended: CellEnded | None
     """Of the last attempt; `None` while it runs, or when the parent was killed."""
+    probed: MemoryProbed | None = None
+    """The last search for the smallest memory."""
     steps: tuple[StepRecords, ...]
     """Measured steps and warm-ups, in the order of the plan."""
 
@@ -98,6 +103,7 @@ class _Gathered:
         self.loads: list[Loaded] = []
         self.states: list[EngineState] = []
         self.ends: list[CellEnded] = []
+        self.probed: MemoryProbed | None = None
 
     def take(self, event: Event) -> None:
         match event:
@@ -117,6 +123,8 @@ class _Gathered:
                 self.states.append(event)
             case CellEnded():
                 self.ends.append(event)
+            case MemoryProbed():
+                self.probed = event
             case _:
                 pass  # a record of a step that never started: cut out of the middle of a file
 
@@ -148,6 +156,7 @@ def read_cell(
         started=started,
         loads=tuple(gathered.loads),
         ended=ended,
+        probed=gathered.probed,
         steps=tuple(_step(step, gathered, by_step.get(step.name, []), series) for step in facts.steps),
     )
 
@@ -167,11 +176,16 @@ def _step(facts: StepFacts, gathered: _Gathered, scores: list[Scored], series: S
         ranked=tuple(found.ranked),
         states=tuple(s for s in gathered.states if found.start_ns <= s.time_ns <= until_ns),
         scores=tuple(scores),
+        attempt=max((s for s in gathered.started if s.time_ns <= found.start_ns), key=_start, default=None),
         loaded=next((x for x in reversed(gathered.loads) if x.end_ns <= found.start_ns), None),
         idle_before=before,
         idle_loaded=loaded,
         idle_after=after,
     )
+
+
+def _start(attempt: CellStarted) -> int:
+    return attempt.time_ns
 
 
 def _idle(gathered: _Gathered, at_ns: int, series: Series) -> tuple[Window | None, Window | None, Window | None]:

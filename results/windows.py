@@ -6,6 +6,7 @@ N-B-1 have finished. Tokens of a request are taken to appear evenly between its 
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 import scipy.stats
@@ -27,6 +28,9 @@ class Piece(Struct, frozen=True):
     start_ns: int
     end_ns: int
     tokens: float
+
+
+_EDGES = attrgetter("start_ns"), attrgetter("end_ns")
 
 
 class Stationarity(Struct, frozen=True, kw_only=True):
@@ -115,9 +119,9 @@ def tokens_until(pieces: Sequence[Piece], times_ns: Sequence[int]) -> Floats:
     if not pieces:
         return np.zeros(len(times_ns))
     origin = pieces[0].start_ns  # nanoseconds since boot do not fit a float exactly
-    start = np.array([p.start_ns - origin for p in pieces], dtype=float)
-    length = np.array([p.end_ns - p.start_ns for p in pieces], dtype=float)
-    tokens = np.array([p.tokens for p in pieces])
+    starts_ns, ends_ns = (np.fromiter(map(of, pieces), np.int64, len(pieces)) for of in _EDGES)
+    start, length = (starts_ns - origin).astype(float), (ends_ns - starts_ns).astype(float)
+    tokens = np.fromiter(map(attrgetter("tokens"), pieces), float, len(pieces))
     totals = []
     for time_ns in times_ns:
         passed = float(time_ns - origin) - start

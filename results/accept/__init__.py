@@ -29,7 +29,7 @@ class Accepted(Struct, frozen=True, kw_only=True):
     supplier: str
     reference: str
     run: str
-    seal_sha256: str
+    measurement_sha256: str
     spec_sha256: str
     created_utc: str
     judged_utc: str
@@ -51,7 +51,7 @@ def accept(spec_path: Path, run_path: Path, now: datetime | None = None) -> Acce
     manifest = run.manifest()
     if edits := run.edits():
         raise StoreError(f"{run_path}: {edits[0]}; a run that is not whole cannot be accepted")
-    seal = run.seal_sha256()
+    seal = run.measurement_sha256()
     assert seal is not None, "a run without edits has a seal"
     tariff = tariff_for(manifest, spec_path.parent / spec.tariff if spec.tariff else None)
     cells = _Cells(run, manifest, tariff)
@@ -65,7 +65,7 @@ def accept(spec_path: Path, run_path: Path, now: datetime | None = None) -> Acce
         supplier=spec.supplier,
         reference=spec.reference,
         run=manifest.run,
-        seal_sha256=seal,
+        measurement_sha256=seal,
         spec_sha256=hashlib.sha256(spec_path.read_bytes()).hexdigest(),
         created_utc=manifest.created_utc,
         judged_utc=(now or datetime.now(UTC)).isoformat(timespec="seconds"),

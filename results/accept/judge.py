@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from results.accept import spec as ask
-from results.accept.words import NOTHING, Said, say
+from results.accept.words import NOTHING, WORDS, Said, reasons_said, say
 from results.compare.metrics import FORECAST
 from results.compare.pairing import Obstacle
 from results.cost import Tariff
@@ -88,7 +88,7 @@ def stopped(steps: Steps) -> Finding | None:
     if not failed:
         return None
     row = failed[0]
-    found = say("found_ended", step=row.step, outcome=row.outcome, detail="; ".join(row.reasons))
+    found = say("found_ended", step=row.step, outcome=row.outcome, detail=reasons_said(row.reasons))
     if row.outcome in ("oom", "crashed", "timeout"):
         return Finding(verdict="not_met", found=found)
     return Finding(verdict="undecided", found=found, decides=say("decide_finish"))
@@ -105,7 +105,7 @@ def unusable(steps: Steps, *axes: Axis) -> Finding | None:
     ]
     if not broken:
         return None
-    found = say("found_unusable", reasons="; ".join(dict.fromkeys(broken)))
+    found = say("found_unusable", reasons=reasons_said(dict.fromkeys(broken)))
     return Finding(verdict="undecided", found=found, decides=say("decide_again"))
 
 
@@ -113,7 +113,8 @@ def accuracy(clause: ask.Accuracy, steps: Steps, confidence: float) -> Finding:
     answered = items(steps.views)
     found = score_interval(answered, confidence) if answered else None
     if found is None or found.value is None or found.lo is None or found.hi is None:
-        return Finding(verdict="undecided", found=say("found_nothing", reason="0"), decides=say("decide_again"))
+        found_nothing = say("found_nothing", reason=WORDS["why_items"])
+        return Finding(verdict="undecided", found=found_nothing, decides=say("decide_again"))
     verdict = between(found.lo, found.hi, clause.at_least, "above")
     said = say(
         "found_interval",
@@ -139,12 +140,13 @@ def _more_items(found: Interval, limit: float) -> Said:
 
 def non_inferior(clause: ask.NonInferior, steps: Steps, reference: Reference, confidence: float) -> Finding:
     if reference.obstacles:
-        found = say("found_apart", reasons="; ".join(o.sentence for o in reference.obstacles))
+        found = say("found_apart", reasons=reasons_said(o.sentence for o in reference.obstacles))
         return Finding(verdict="undecided", found=found, decides=say("decide_same"))
     pairs = pair(items(steps.views), reference.items)
     result = non_inferiority(pairs, clause.margin, (1 - confidence))
     if result.difference is None or result.lower is None or result.upper is None:
-        return Finding(verdict="undecided", found=say("found_nothing", reason="0"), decides=say("decide_same"))
+        found = say("found_nothing", reason=WORDS["why_items"])
+        return Finding(verdict="undecided", found=found, decides=say("decide_same"))
     verdicts: dict[str, Verdict] = {"non-inferior": "met", "inferior": "not_met", "inconclusive": "undecided"}
     verdict = verdicts[result.verdict]
     said = say(
@@ -161,7 +163,7 @@ def non_inferior(clause: ask.NonInferior, steps: Steps, reference: Reference, co
 def share_of(kept: Sequence[bool], share: float, confidence: float) -> Finding:
     """Is a condition kept by at least this share of all requests? By the exact interval, requests taken as independent."""
     if not kept:
-        found = say("found_nothing", reason="no request was generated under this load")
+        found = say("found_nothing", reason=WORDS["why_requests"])
         return Finding(verdict="undecided", found=found, decides=say("decide_again"))
     limits = exact(sum(kept), len(kept), confidence)
     assert limits.value is not None
@@ -224,7 +226,7 @@ def throughput(clause: ask.Throughput, steps: Steps, confidence: float) -> Findi
         repeated = mean_t(values, None, confidence)
         lo, hi = repeated.lo, repeated.hi
     if not values or lo is None or hi is None:
-        found = say("found_nothing", reason="no steady state")
+        found = say("found_nothing", reason=WORDS["why_steady"])
         return Finding(verdict="undecided", found=found, decides=say("decide_steady"))
     verdict = between(lo, hi, clause.at_least_tokens_per_s, "above")
     mean = math.fsum(values) / len(values)
@@ -236,7 +238,7 @@ def memory(clause: ask.Memory, all_steps: Sequence[Steps]) -> Finding:
     name = "vram_reserved_bytes" if clause.of == "device" else "host_memory_bytes"
     rows = [row for steps in all_steps for row in steps.rows if getattr(row, name) is not None]
     if not rows:
-        found = say("found_nothing", reason=f"{clause.of} memory was not read")
+        found = say("found_nothing", reason=WORDS[f"why_memory_{clause.of}"])
         return Finding(verdict="undecided", found=found, decides=say("decide_reading"))
     top = max(rows, key=lambda row: getattr(row, name))
     gib = getattr(top, name) / 2**30
@@ -247,7 +249,7 @@ def memory(clause: ask.Memory, all_steps: Sequence[Steps]) -> Finding:
 def power(clause: ask.PowerCap, all_steps: Sequence[Steps]) -> Finding:
     rows = [row for steps in all_steps for row in steps.rows if row.mean_power_w is not None]
     if not rows:
-        found = say("found_nothing", reason="no power was read")
+        found = say("found_nothing", reason=WORDS["why_power"])
         return Finding(verdict="undecided", found=found, decides=say("decide_meter"))
     top = max(rows, key=lambda row: row.mean_power_w or 0.0)
     value, joules = top.mean_power_w or 0.0, top.energy_j
@@ -277,7 +279,7 @@ def cost(clause: ask.Cost, steps: Steps, tariff: Tariff) -> Finding:
     row, name = steps.rows[0], f"cost_per_{clause.per}"
     value, lo, hi = getattr(row, name), getattr(row, f"{name}_lo"), getattr(row, f"{name}_hi")
     if value is None or lo is None or hi is None:
-        reason = row.cost_reason or "too few draws have a correct answer"
+        reason = reasons_said([row.cost_reason]) if row.cost_reason else WORDS["why_draws"]
         return Finding(verdict="undecided", found=say("found_nothing", reason=reason), decides=say("decide_again"))
     verdict = between(lo, hi, clause.at_most, "below")
     said = say(
@@ -314,19 +316,19 @@ def validity(clause: ask.Validity, all_steps: Sequence[Steps]) -> Finding:
     )
 
 
-def _by_rule(broken: Iterable[Sequence[str]]) -> str:
+def _by_rule(broken: Iterable[Sequence[str]]) -> Said:
     """One sentence for each rule, the first that it gave; beyond six the rules are only named."""
     first = {reason.split(":")[0]: reason for reasons_ in reversed(list(broken)) for reason in reversed(reasons_)}
     ordered = sorted(first)
     said = [first[rule] for rule in ordered[:MOST_SAID]]
-    return "; ".join(said + ordered[MOST_SAID:])
+    return reasons_said(said + ordered[MOST_SAID:])
 
 
 def evidence(clause: ask.Evidence, all_steps: Sequence[Steps]) -> Finding:
     """The worst class of all steps counts."""
     classes = [row.power_class for steps in all_steps for row in steps.rows]
     if not classes or None in classes:
-        found = say("found_nothing", reason="no power was read in some step")
+        found = say("found_nothing", reason=WORDS["why_power_some"])
         return Finding(verdict="undecided", found=found, decides=say("decide_meter"))
     worst = max((c for c in classes if c is not None), key=CLASSES.index)
     verdict: Verdict = "met" if CLASSES.index(worst) <= CLASSES.index(clause.at_least) else "not_met"

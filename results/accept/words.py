@@ -1,6 +1,10 @@
 """Everything the acceptance page says, in English and Chinese. Values are filled in by `str.format`."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct
+
+from results.report.phrases import RULES_ZH, sentence
 
 
 class Said(Struct, frozen=True):
@@ -71,13 +75,21 @@ WORDS: dict[str, Said] = {
     ),
     "found_cost": Said("{value} {currency} ({lo} to {hi})", "{value} {currency}（{lo} 至 {hi}）"),
     "found_valid": Said("{n} steps keep all rules", "{n} 个步骤符合全部规则"),
-    "found_invalid": Said("{n} of {all} steps do not: {reasons}", "{all} 个步骤中有 {n} 个不符合，规则如上所列"),
+    "found_invalid": Said("{n} of {all} steps do not: {reasons}", "{all} 个步骤中有 {n} 个不符合：{reasons}"),
     "found_evidence": Said("class {value}", "{value} 级"),
     "found_estimate": Said("class {value}: an estimate", "{value} 级：估算值"),
-    "found_ended": Said("{step} ended as {outcome}: {detail}", "{step} 以 {outcome} 结束，原因如上所述"),
-    "found_unusable": Said("the measurement may not be used: {reasons}", "该测量不可采用，规则如上所列"),
-    "found_nothing": Said("nothing was measured: {reason}", "没有测得，原因如上所述"),
-    "found_apart": Said("not comparable: {reasons}", "不可比较，原因如上所述"),
+    "found_ended": Said("{step} ended as {outcome}: {detail}", "{step} 以 {outcome} 结束：{detail}"),
+    "found_unusable": Said("the measurement may not be used: {reasons}", "该测量不可采用：{reasons}"),
+    "found_nothing": Said("nothing was measured: {reason}", "没有测得：{reason}"),
+    "found_apart": Said("not comparable: {reasons}", "不可比较：{reasons}"),
+    "why_items": Said("no item has a score", "没有已评分的题目"),
+    "why_requests": Said("no request was generated under this load", "在该负载下没有生成任何请求"),
+    "why_steady": Said("no steady state", "没有达到稳定状态"),
+    "why_memory_device": Said("device memory was not read", "未读取加速卡显存"),
+    "why_memory_host": Said("host memory was not read", "未读取主机内存"),
+    "why_power": Said("no power was read", "未读取功率"),
+    "why_power_some": Said("no power was read in some step", "有步骤未读取功率"),
+    "why_draws": Said("too few draws have a correct answer", "有正确回答的模拟抽样太少"),
     # what would decide
     "decide_items": Said("about {n} more items", "约需再增加 {n} 道题"),
     "decide_never": Said("no number of items: the value lies on the limit", "增加题数无法判定：数值正在限值上"),
@@ -110,7 +122,7 @@ WORDS: dict[str, Said] = {
     "software": Said("Engine", "推理引擎"),
     "measured": Said("Measured", "测量时间"),
     "run": Said("Run", "运行记录"),
-    "seal": Said("Seal of the run (SHA-256)", "运行记录封印（SHA-256）"),
+    "seal": Said("Seal of the measurement (SHA-256)", "测量封印（SHA-256）"),
     "spec_hash": Said("Specification (SHA-256)", "规格书（SHA-256）"),
     "tariff": Said("Tariff", "费率表"),
     "signature": Said("Name and signature", "姓名与签字"),
@@ -121,8 +133,9 @@ WORDS: dict[str, Said] = {
         "当整个 {confidence} 置信区间满足限值时为符合，完全不满足时为不符合；介于两者之间时以现有测量无法判定。内存按读数比较。",
     ),
     "rule_seal": Said(
-        "The seal is the hash over every file of the run. “verify” recomputes it; any later change of a file shows.",
-        "封印是运行记录全部文件的哈希值。用“verify”命令可重新核对，任何文件此后的改动都会显示。",
+        "The seal is the hash over every record of the run; the report, which may be made anew, is left out. “verify” checks the files and "
+        "prints the same seal; any later change of a record shows.",
+        "封印是运行记录全部数据的哈希值，可重新生成的报告不计在内。用“verify”命令可核对文件并显示同一封印，任何记录此后的改动都会显示。",
     ),
     "rule_example": Said(
         "The tariff is an example that ships with the program, not a quote.", "所用费率表为程序附带的示例，并非报价。"
@@ -132,6 +145,21 @@ WORDS: dict[str, Said] = {
         "题目为本基准编写，未经临床医师审核：此处的准确率不能证明临床适用性。",
     ),
 }
+
+
+def reasons_said(sentences: Iterable[str]) -> Said:
+    """Reasons in both languages, sentences of the validity rules (`A5: ...`) among them."""
+    said = list(sentences)
+    return Said("; ".join(said), "；".join(_chinese(text) for text in said))
+
+
+def _chinese(text: str) -> str:
+    """The sentence with its figures where it has a Chinese form, else the title of its rule; other words stay as they are."""
+    rule, _, rest = text.partition(": ")
+    if rule not in RULES_ZH:
+        return sentence(text, "zh")
+    translated = sentence(rest, "zh")
+    return f"{rule}：{RULES_ZH[rule] if translated == rest else translated}"
 
 
 def say(key: str, **values: object) -> Said:

@@ -7,12 +7,14 @@ from msgspec import Struct
 from results.compare.gate import Gated
 from results.compare.judge import Accuracy, CellPair, Compared, Flip, Said, StepPair
 from results.compare.metrics import Ratio
+from results.paired import Comparison
 from results.report import formats
 from results.report.markdown import escaped
 
 MOST_FLIPS = 20
 LONGEST_TEXT = 160
 LONGEST_CELL = 2000
+MCNEMAR = "mcnemar_mid_p"
 
 VERDICTS = {
     "same": "the same records",
@@ -80,8 +82,14 @@ def _accuracy(compared: Compared) -> Table:
     points = f"{100 * compared.level.margin:.3g}"
     below = [
         f"Difference: candidate less base, in points, on the same items, with its 95 % interval. p: Holm over {len(compared.family)} "
-        f"declared test(s). Not worse: margin {points} points, one-sided {compared.level.confidence:.0%}."
+        f"declared test(s). Not worse: margin {points} points, one-sided {compared.level.confidence:.0%}.",
+        "Flips: answers whose score fell and rose from base to candidate. Detectable: the smallest true difference, in points, that these "
+        "items show with 80 % power.",
     ]
+    if any(s.accuracy and _takes_clusters_for_single(s.accuracy.comparison) for c in compared.cells for s in c.steps):
+        below.append(
+            f"Where items share clusters {MCNEMAR} takes them for independent and is too small; the test by clusters decides."
+        )
     below += [
         f"{s.base_step}: {s.accuracy.reason}"
         for c in compared.cells
@@ -100,16 +108,21 @@ def _accuracy(compared: Compared) -> Table:
         "base",
         "candidate",
         "difference",
-        "test",
-        "p",
+        "test and p",
+        "p, Holm",
         "items",
         "flips",
+        "detectable",
         "verdict",
         "not worse",
     )
     return Table(
         title="Accuracy", columns=columns, lines=tuple(lines), below=tuple(dict.fromkeys(below)) if lines else ()
     )
+
+
+def _takes_clusters_for_single(found: Comparison) -> bool:
+    return found.mcnemar_p is not None and found.test != MCNEMAR
 
 
 def _accuracy_line(cell: CellPair, step: StepPair, found: Accuracy | None) -> tuple[str, ...]:
@@ -124,13 +137,26 @@ def _accuracy_line(cell: CellPair, step: StepPair, found: Accuracy | None) -> tu
         formats.percent(found.base),
         formats.percent(found.candidate),
         formats.points(difference.value) + limits,
-        f"{found.comparison.test}, {difference.method}",
+        f"{_tests(found.comparison)}, interval {difference.method}",
         formats.p_value(found.adjusted_p),
         str(found.items),
-        str(len(step.flips)),
+        _turned(step.flips),
+        formats.points(found.comparison.detectable).lstrip("+"),
         accuracy_verdict(found),
         formats.DASH if step.same else found.non_inferiority.sentence,
     )
+
+
+def _tests(found: Comparison) -> str:
+    """The test that decides with its p; McNemar's beside it where another one decides."""
+    said = f"{found.test} {formats.p_value(found.p_value)}"
+    return said + (f"; {MCNEMAR} {formats.p_value(found.mcnemar_p)}" if _takes_clusters_for_single(found) else "")
+
+
+def _turned(flips: Sequence[Flip]) -> str:
+    """`12 down, 5 up`: answers whose score fell, and rose, from base to candidate."""
+    down = sum(f.candidate.value < f.base.value for f in flips)
+    return f"{down} down, {len(flips) - down} up"
 
 
 def accuracy_verdict(found: Accuracy) -> str:

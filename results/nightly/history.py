@@ -1,7 +1,7 @@
 """The history of a nightly job: a folder of runs, and one Parquet file made from them that can be made again at any time.
 
 A run of a night is named `<suite>-night-<night>-b<block>`; confirmation runs end in `-c<block>` and are kept, but are no points of a
-series.
+series; the determinism probe ends in `-p1`, and of it only the hashes of its answers are kept.
 """
 
 import hashlib
@@ -17,7 +17,10 @@ from results.nightly.judge import METRICS
 from results.records import Answered, CellEnded, Ranked
 from results.store import RunDir, StoreError
 
-RUN_NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}Z)_(?P<suite>.+)-night-(?P<night>.+)-(?P<arm>[bc])(?P<block>\d+)")
+RUN_NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}Z)_(?P<suite>.+)-night-(?P<night>.+)-(?P<arm>[bcp])(?P<block>\d+)")
+
+
+EMPTY = hashlib.sha256(b"").hexdigest()[:16]
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -26,7 +29,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     suite: str
     night: str
     arm: str
-    """`b` for a block of the night, `c` for a confirmation."""
+    """`b` for a block of the night, `c` for a confirmation, `p` for the determinism probe."""
     block: int
     run: str
     deployment: str
@@ -40,6 +43,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     item: str = ""
     right: bool | None = None
     text_hash: str = ""
+    weights: str = ""
+    """SHA-256 of the weights, where the engine tells it."""
 
 
 def read_runs(runs: Path) -> tuple[list[Entry], list[str]]:
@@ -74,11 +79,18 @@ def read_run(run: RunDir) -> list[Entry]:
             deployment=cell.facts.deployment,
             outcome=ended.outcome if ended else "interrupted",
             epoch=epoch_of(cell, ended),
+            weights=_weights(cell),
         )
-        found.append(head)
-        found += _figures(cell, head)
-        found += _answers(cell, head)
+        if head.arm == "p":
+            head = msgspec.structs.replace(head, epoch=_probe_epoch(cell, head.epoch))
+            found += [head, *_probed(cell, head)]
+        else:
+            found += [head, *_figures(cell, head), *_answers(cell, head)]
     return found
+
+
+def _weights(cell: LoadedCell) -> str:
+    return next((s.engine.weights_sha256 for s in cell.records.steps if s.engine and s.engine.weights_sha256), "")
 
 
 def epoch_of(cell: LoadedCell, ended: CellEnded | None) -> str:
@@ -131,6 +143,30 @@ def _answers(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
             )
 
 
+def _probe_epoch(cell: LoadedCell, epoch: str) -> str:
+    """The prompts of the probe, with their limits, are the same every night; other prompts are another epoch."""
+    prompts = [s.prompt_sha256 for s in cell.facts.steps if not s.warmup]
+    return hashlib.sha256(msgspec.json.encode([epoch, prompts])).hexdigest()[:16]
+
+
+def _probed(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
+    """An answer without text (failed, or all of it thinking that was not kept) has no hash, and is compared with none."""
+    for step in (view.step for view in cell.views if view.step.span is not None):
+        for r in step.answered:
+            yield msgspec.structs.replace(
+                head, task=step.facts.task, load=step.facts.load, item=f"{r.sample}#{r.repeat}", text_hash=_text_hash(r)
+            )
+
+
+def _text_hash(record: Answered) -> str:
+    """Of the thinking too, where the engine gives it in a channel of its own; "" where there is nothing to compare."""
+    if record.error is not None:
+        return ""
+    if record.reasoning:
+        return hashlib.sha256(f"{record.reasoning}\0{_hash(record)}".encode()).hexdigest()[:16]
+    return "" if _hash(record) == EMPTY else _hash(record)
+
+
 def _hash(record: Answered | Ranked) -> str:
     if isinstance(record, Answered):
         if record.text_sha256:
@@ -151,7 +187,7 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
         connection.execute(
             "CREATE TABLE history (suite VARCHAR, night VARCHAR, arm VARCHAR, block INTEGER, run VARCHAR, deployment VARCHAR,"
             " outcome VARCHAR, epoch VARCHAR, task VARCHAR, load VARCHAR, metric VARCHAR, value DOUBLE, item VARCHAR,"
-            ' "right" BOOLEAN, text_hash VARCHAR)'
+            ' "right" BOOLEAN, text_hash VARCHAR, weights VARCHAR)'
         )
         rows = [[getattr(e, name) for name in COLUMNS] for e in entries]
         if rows:

@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from results.nightly.evidence import Evidence, accumulate
 from results.nightly.history import Entry
 from results.nightly.judge import METRICS, Finding, Point, judge
+from results.nightly.probe import Probe, probes
+from results.nightly.swap import swaps
 from results.paired import benjamini_hochberg
 
 FALSE_DISCOVERY_RATE = 0.05
@@ -63,6 +65,9 @@ class Night(Struct, frozen=True, kw_only=True):
     failures: tuple[str, ...]
     events: tuple[str, ...]
     """Changed answers of greedy models within an epoch, new epochs, runs that could not be read."""
+    probes: tuple[Probe, ...] = ()
+    unprobed: str = ""
+    """Why there is no determinism probe."""
 
 
 def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ...]:
@@ -147,7 +152,7 @@ def changed_answers(entries: Sequence[Entry], night: str) -> tuple[str, ...]:
     """Greedy answers that differ from the last ones to the same item in the same epoch: an event, not a failure."""
     last: dict[tuple[str, str, str, str], str] = {}
     changed: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for e in sorted((e for e in entries if e.item and e.text_hash), key=lambda e: (e.night, e.block)):
+    for e in sorted((e for e in entries if e.arm != "p" and e.item and e.text_hash), key=lambda e: (e.night, e.block)):
         where = (e.deployment, e.task, e.item, e.epoch)
         if e.night == night and where in last:
             changed[e.deployment, e.task][0] += last[where] != e.text_hash
@@ -161,7 +166,12 @@ def changed_answers(entries: Sequence[Entry], night: str) -> tuple[str, ...]:
 
 
 def judge_night(
-    entries: Sequence[Entry], suite: str, night: str, control: str | None, broken: Sequence[str] = ()
+    entries: Sequence[Entry],
+    suite: str,
+    night: str,
+    control: str | None,
+    broken: Sequence[str] = (),
+    unprobed: str = "",
 ) -> Night:
     """Judge one night against everything before it."""
     ours = [e for e in entries if e.suite == suite and e.night <= night]
@@ -176,7 +186,7 @@ def judge_night(
     for item in accuracy:
         if item.evidence.verdict != "steady":
             (worse if item.evidence.verdict == "regression" else better).append(_accuracy_sentence(item))
-    failed = failures(ours, night)
+    failed, probed = failures(ours, night) + tuple(s.words for s in swaps(ours, night)), probes(ours, night)
     return Night(
         suite=suite,
         night=night,
@@ -187,7 +197,9 @@ def judge_night(
         series=series,
         accuracy=accuracy,
         failures=failed,
-        events=(*changed_answers(ours, night), *_new_epochs(series), *broken),
+        events=(*_changed_probes(probed), *changed_answers(ours, night), *_new_epochs(series), *broken),
+        probes=probed,
+        unprobed=unprobed,
     )
 
 
@@ -195,6 +207,10 @@ def _discoveries(series: Sequence[Series]) -> set[str]:
     """Benjamini and Hochberg over all series of the night; a series without a test counts with p = 1."""
     p_values = {str(s.key): 1.0 if s.finding.p_value is None else s.finding.p_value for s in series}
     return {name for name, p in benjamini_hochberg(p_values).items() if p <= FALSE_DISCOVERY_RATE}
+
+
+def _changed_probes(probed: Sequence[Probe]) -> tuple[str, ...]:
+    return tuple(f"{p.deployment}: {p.words}, with nothing known to have changed" for p in probed if p.changed)
 
 
 def _new_epochs(series: Sequence[Series]) -> tuple[str, ...]:

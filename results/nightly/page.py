@@ -52,6 +52,7 @@ def one_line(judged: Night) -> bytes:
             "regressions": judged.regressions,
             "improvements": judged.improvements,
             "events": judged.events,
+            "probe": judged.unprobed or {p.deployment: p.words for p in judged.probes},
             "series": len(judged.series),
             "blind": [str(s.key) for s in judged.series if s.finding.blind],
         }
@@ -87,6 +88,8 @@ def markdown(judged: Night) -> str:
     for a in judged.accuracy:
         e = a.evidence
         parts.append(f"| {a.deployment} | {a.task} | {e.items} | {e.losses} | {e.gains} | {e.e_value:.1f} |")
+    parts += ["", "## Determinism probe", "", *([judged.unprobed] if judged.unprobed else [])]
+    parts += [f"- {p.deployment}: {p.words}" for p in judged.probes]
     return "\n".join(parts) + "\n"
 
 

@@ -19,11 +19,12 @@ def write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) ->
     Without a tariff the shipped example is used, and the page says so. Raises `StoreError` for no run, a folder that is none, a
     tariff that cannot be read, a language that is not there, or an `out` that cannot be written.
     """
-    from results.report.gather import gather
+    from results.report.gather import gather, uncollected
 
     if lang not in LANGUAGES:
         raise StoreError(f"language `{lang}` is not there; one of {', '.join(LANGUAGES)}")
-    return render(gather(runs), out, tariff, lang)
+    with uncollected():
+        return render(gather(runs), out, tariff, lang)
 
 
 def render(runs: "Sequence[RunPage]", out: Path, tariff: Path | None, lang: str) -> Path:

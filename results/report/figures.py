@@ -26,7 +26,9 @@ class Scale(Struct, frozen=True):
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        a, b, v = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        a, b, v = self.low, self.high, value
+        if self.log:
+            a, b, v = math.log(a), math.log(b), math.log(v)
         return self.start + (self.end - self.start) * (v - a) / (b - a)
 
     def ticks(self) -> list[float]:

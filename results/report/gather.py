@@ -1,8 +1,15 @@
 """Reads runs, one cell at a time, and keeps of each what the report needs: never all of its answers, never all of its telemetry."""
 
+import gc
+import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import chain, repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,6 +25,11 @@ from results.validity import Finding, judge_step, step_views
 from results.validity.base import StepView
 from results.views import CellRecords, read_cell
 
+LARGE = 256 << 20
+"""Bytes of records from which on further processes are worth the second or two that they take to start."""
+MOST_PROCESSES = 4
+SHARE = 5
+"""Cells that a process reads at a time; the prompts that they share are read once for them."""
 MOST_TAGS = 40
 """Values of one tag that are shown; a tag that differs from item to item tells nothing."""
 
@@ -79,6 +91,7 @@ class RunPage(Struct, frozen=True, kw_only=True):
     manifest: Manifest
     cells: tuple[CellPage, ...]
     seal: str | None
+    """Of the measurement: the report itself does not change it."""
 
 
 def gather(runs: Sequence[Path]) -> tuple[RunPage, ...]:
@@ -86,18 +99,49 @@ def gather(runs: Sequence[Path]) -> tuple[RunPage, ...]:
     if not runs:
         raise StoreError("no run was given; give a folder made by `run`")
     paths = list(dict.fromkeys(path.resolve() for path in runs))
-    prompts = Prompts()
-    pages = tuple(_run(RunDir(path), prompts) for path in paths)
+    pages = tuple(_run(RunDir(path)) for path in paths)
     doubled = [name for name, count in Counter(p.manifest.run for p in pages).items() if count > 1]
     if doubled:
         raise StoreError(f"two of the runs have the name {doubled[0]}; one of them is a copy: leave it out")
     return pages
 
 
-def _run(run: RunDir, prompts: Prompts) -> RunPage:
+def _run(run: RunDir) -> RunPage:
     manifest = run.manifest()
-    cells = tuple(_cell(run, manifest, facts, prompts) for facts in manifest.cells)
-    return RunPage(manifest=manifest, cells=cells, seal=run.seal_sha256())
+    large = sum(p.stat().st_size for p in run.path.glob("cells/*/*.jsonl")) >= LARGE
+    cells = read_cells(run, manifest, min(MOST_PROCESSES, os.cpu_count() or 1) if large else 1)
+    return RunPage(manifest=manifest, cells=cells, seal=run.measurement_sha256())
+
+
+def read_cells(run: RunDir, manifest: Manifest, processes: int) -> tuple[CellPage, ...]:
+    """Every cell in the order of the manifest; a few at a time in processes of their own where there is more than one."""
+    parts = [range(i, min(i + SHARE, len(manifest.cells))) for i in range(0, len(manifest.cells), SHARE)]
+    if processes > 1 and len(parts) > 1:
+        try:
+            with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+                return tuple(chain.from_iterable(pool.map(_share, repeat(run.path), parts)))
+        except (BrokenProcessPool, OSError):
+            pass  # no processes, or no memory for them: one by one
+    return tuple(chain.from_iterable(_share(run.path, part) for part in parts))
+
+
+def _share(path: Path, places: range) -> list[CellPage]:
+    run, prompts = RunDir(path), Prompts()
+    manifest = run.manifest()
+    with uncollected():
+        return [_cell(run, manifest, manifest.cells[i], prompts) for i in places]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cycles: records have none, and among millions of them the search takes a fifth of the time."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 def _cell(run: RunDir, manifest: Manifest, facts: CellFacts, prompts: Prompts) -> CellPage:

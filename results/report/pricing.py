@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from results.cost import Tariff, example_tariff, load_tariff, price_row, with_price
+from results.cost import Tariff, price_row, with_price
+from results.load import tariff_for
 from results.montecarlo import DRAWS, Draws, Variant, simulate, with_ranges
 from results.report.gather import RunPage, StepPage
 from results.rows import Row
@@ -27,14 +28,7 @@ class Priced(Struct, frozen=True):
 
 def tariffs_of(runs: Sequence[RunPage], path: Path | None) -> dict[str, Tariff]:
     """The tariff of each run: the machine entry that bears the host's name, else the one that the file chooses."""
-    return {run.manifest.run: _tariff(path, str(run.manifest.host.get("name") or "")) for run in runs}
-
-
-def _tariff(path: Path | None, host: str) -> Tariff:
-    tariff = load_tariff(path) if path else example_tariff()
-    if host not in tariff.machines or host == tariff.machine:
-        return tariff
-    return load_tariff(path, host) if path else example_tariff(machine=host)
+    return {run.manifest.run: tariff_for(run.manifest, path) for run in runs}
 
 
 def price(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Priced:

@@ -62,7 +62,7 @@ def area(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, floa
 
 
 def _short(value: float) -> str:
-    return f"{value:.1f}".rstrip("0").rstrip(".") if "." in f"{value:.1f}" else f"{value:.0f}"
+    return f"{value:.1f}".removesuffix(".0")
 
 
 class Box(Struct, frozen=True):

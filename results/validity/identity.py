@@ -137,6 +137,8 @@ def clock(view: StepView) -> Check:
         return failed(f"{len(bad)} requests", f"times run backwards in {len(bad)} requests, first in `{bad[0]}`")
     offset = host_value(view.cell.host, "clock", "ntp_offset_ms")
     external = view.result.energy.evidence in ("M1", "M2")
+    if external and host_value(view.cell.host, "clock", "synchronised") is False:
+        return not_known("a node sensor was read and no time server keeps this machine's clock")
     if external and offset is None:
         return not_known("a node sensor was read and the clock's offset was not")
     if external and abs(float(offset)) > 800:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from results.energy import MAX_GAP_S
+from results.energy import MAX_GAP_S, where_of
 from results.stats import FLOORS
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 from results.validity.workload import done
 from results.views import StepRecords
 from results.windows import batch_limit, slope_interval
+
+MOST_OF_A_CORE = 0.7
+LATEST_MS = 50.0
+"""Half of the distance between two readings."""
 
 
 def window(view: StepView) -> Check:
@@ -157,6 +161,62 @@ def ceiling(view: StepView) -> Check:
     return passed(f"{speed:.1f} of at most {limit:.1f} tok/s")
 
 
+def unburdened(view: StepView) -> Check:
+    """C9"""
+    series, span = view.cell.series, view.span
+    # Against a server the worker is only its client; else its processor time is the engine's.
+    fields = ["harness_cpu_seconds"] + (["cpu_seconds"] if where_of(_device(view)) == "remote" else [])
+    used = [share for field in fields if (share := _cores(view, field)) is not None]
+    late = [
+        t.late_ms
+        for m, d in series.with_field("harness_cpu_seconds")
+        for t in series.within(m, d, span)
+        if t.late_ms is not None
+    ]
+    if len(used) < len(fields) or not late:
+        return not_known("the measuring side's own processor time was not read")
+    lag_ms = float(np.quantile(late, 0.99))
+    seen = f"{max(used):.1%} of a core, readings {lag_ms:.1f} ms late (p99)"
+    if max(used) > MOST_OF_A_CORE:
+        return failed(seen, f"the measuring side used {max(used):.0%} of a core: it may have slowed what it measured")
+    if lag_ms > LATEST_MS:
+        return failed(seen, f"readings were {lag_ms:.0f} ms late (p99): the measuring side did not get its turn")
+    return passed(seen)
+
+
+def _device(view: StepView) -> str | None:
+    return view.step.engine.device if view.step.engine else None
+
+
+def _cores(view: StepView, field: str) -> float | None:
+    """Mean number of cores that a counter of CPU seconds says were used within the step."""
+    series, span = view.cell.series, view.span
+    columns = [series.column(m, d, field).within(span.start_ns, span.end_ns) for m, d in series.with_field(field)]
+    for c in columns:
+        if len(c.values) > 1:
+            return float(c.values[-1] - c.values[0]) / (float(c.times_ns[-1] - c.times_ns[0]) / 1e9)
+    return None
+
+
+def filled(view: StepView) -> Check:
+    """C12"""
+    # A closed loop with as many requests as the engine takes claims its full speed. What is in flight is the most that can be in the
+    # engine's batch, so this can refute the claim and not prove it.
+    engine, wanted = view.step.engine, view.step.facts.concurrency
+    if engine is None or engine.max_concurrency < 2 or wanted is None or wanted < engine.max_concurrency:
+        return not_applicable("the load does not claim to fill the engine's batch")
+    if view.result.steady is None or not view.step.answered:
+        return not_applicable("no steady state of generation")
+    window = view.result.steady.window
+    busy = sum(max(0, min(r.end_ns, window.end_ns) - max(r.start_ns, window.start_ns)) for r in view.step.answered) / (
+        window.end_ns - window.start_ns
+    )
+    seen = f"{busy:.1f} of {engine.max_concurrency}"
+    if busy < 0.8 * engine.max_concurrency:
+        return failed(seen, f"{busy:.1f} requests were in flight on average, {engine.max_concurrency} fill the engine")
+    return passed(seen)
+
+
 def repeated(view: StepView) -> Check:
     """C10"""
     wanted = view.profile.repeats
@@ -266,6 +326,14 @@ RULES = (
         threshold="<= 1.05 x ceiling",
         check=ceiling,
     ),
+    Rule(
+        id="C9",
+        severity="W",
+        axis="speed",
+        title="load of the measuring side itself",
+        threshold="<= 70 % of a core; readings p99 <= 50 ms late",
+        check=unburdened,
+    ),
     Rule(id="C10", severity="W", axis="speed", title="repetitions agree", threshold="CV <= 5 %", check=repeated),
     Rule(
         id="C11",
@@ -274,5 +342,13 @@ RULES = (
         title="no hole in the power samples",
         threshold=">= 75 % of samples, gap <= 3 s",
         check=no_hole,
+    ),
+    Rule(
+        id="C12",
+        severity="W",
+        axis="speed",
+        title="a load that claims to fill the engine's batch does",
+        threshold=">= 80 % of the engine's slots in flight",
+        check=filled,
     ),
 )

@@ -6,6 +6,9 @@ from results.validity.base import Check, Rule, StepView, failed, not_applicable,
 PREALLOCATING = ("vllm", "sglang")
 """Engines whose reserved memory is a setting: without cache use it says nothing of what was needed."""
 
+COLD, WARM = 0.05, 0.95
+"""Shares of the weights in the page cache, up to and from which a load counts as from the disk or from memory."""
+
 
 def _on(view: StepView) -> str | None:
     return where_of(view.step.engine.device if view.step.engine else None)
@@ -93,13 +96,19 @@ def in_memory(view: StepView) -> Check:
 
 def page_cache(view: StepView) -> Check:
     """E6"""
-    engine = view.step.engine
-    state = engine.settings.get("page_cache") if engine else None
-    if state is None:
+    if _on(view) is None or _on(view) == "remote":
+        return not_applicable("no weights are loaded on this machine")
+    share = view.step.attempt.page_cache_share if view.step.attempt else None
+    if share is None:
         return not_known(
             "whether the weights were in the page cache before loading was not recorded: load times are not compared"
         )
-    return passed(str(state))
+    if COLD < share < WARM:
+        return failed(
+            f"{share:.0%}",
+            f"{share:.0%} of the weights were in the page cache before loading: the load time is neither a cold nor a warm one",
+        )
+    return passed(f"{'warm' if share >= WARM else 'cold'}, {share:.0%}")
 
 
 RULES = (
@@ -148,7 +157,7 @@ RULES = (
         severity="W",
         axis="memory",
         title="page cache before loading recorded",
-        threshold="cold or warm",
+        threshold="cold (<= 5 % of the weights) or warm (>= 95 %)",
         check=page_cache,
     ),
 )

@@ -7,13 +7,14 @@ from results.validity.base import PROFILES
 from results.validity.pairs import PAIR_RULES
 
 NOT_DECIDED = {
-    "B10": "a sample sent twice is no faster than the rest: needs a run made for it",
-    "C9": "load of the measuring side itself: its own processor time is not recorded apart; lateness of telemetry is (`late_ms`)",
-    "C12": "average batch of a run that claims to be saturated: no step makes that claim",
-    "F7": "multiplicity is a matter of the comparison: `compare` stores its method",
-    "F8": "early stopping is a matter of the comparison: the rule stands in the plan",
-    "F10": "Chinese text tokenised for ROUGE: a test of the tasks (identical text scores 1.0)",
-    "F12": "agreement of a model as judge: printed by the judge itself, never the headline",
+    "F7": "multiplicity belongs to a table of comparisons, not to a step: `compare` holds the family it declared and "
+    "Holm's adjustment over it; deciding it here would need the family of tests as a record of the run",
+    "F8": "a step cannot stop early: one with fewer answers than planned fails B1 and F1, and there is no record of a stopping rule "
+    "(StepFacts would have to name one) because none may be used",
+    "F10": "the tokenizer of ROUGE is the scorer's: a test of the tasks holds that identical Chinese text scores 1.0; a record of it would "
+    "need the scorer to write down the score of each reference against itself",
+    "F12": "no task asks a model to judge, so there is no agreement to look at; it would need 50 notes scored by people beside the "
+    "judge's scores",
 }
 """Rules of the method that no record of a step can decide, and where they are looked after."""
 

@@ -1,7 +1,12 @@
 """Group B: was the work that was asked for the work that was done?"""
 
+import numpy as np
+
 from results.records import Answered
 from results.validity.base import Check, Rule, StepView, exceeds, failed, not_applicable, not_known, passed
+from results.windows import batch_limit
+
+FEWEST_AUDITED = 10
 
 
 def done(view: StepView) -> list[Answered]:
@@ -139,6 +144,44 @@ def cache(view: StepView) -> Check:
     return passed(f"{share:.1%}")
 
 
+def asked_again(view: StepView) -> Check:
+    """B10"""
+    # MLPerf's TEST04 sends one sample again and again; here an item's first request is compared with the repeats that the step has anyway.
+    # Items of the first batch are left out: they are read all at once. One odd item decides nothing (exact lower 95 % bound).
+    if view.cell.facts.settings.get("prefix_caching"):
+        return not_applicable("prefix caching is declared in the suite")
+    first, later = _times_by_item(view)
+    ratios = {item: float(np.median(later[item])) / first[item] for item in first.keys() & later.keys() if first[item]}
+    if not later:
+        return not_applicable("no item is asked twice")
+    if len(ratios) < FEWEST_AUDITED:
+        return not_known(f"{len(ratios)} items were asked again after the first batch, {FEWEST_AUDITED} are needed")
+    sooner = sum(ratio < 0.9 for ratio in ratios.values())
+    seen = f"median {float(np.median(list(ratios.values()))) - 1:+.0%}"
+    if exceeds(sooner, len(ratios), 0.5, by_bound=True):
+        return failed(
+            seen,
+            f"{sooner} of {len(ratios)} items had their first token over 10 % sooner when asked again: a cache answers",
+        )
+    return passed(seen)
+
+
+def _times_by_item(view: StepView) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Nanoseconds from start to first text: of each item's first request, first batch left out, and of its later ones."""
+    answers = sorted(done(view), key=lambda a: a.start_ns)
+    first: dict[str, float] = {}
+    later: dict[str, list[float]] = {}
+    for place, a in enumerate(answers):
+        if a.first_ns is None:
+            continue
+        taken = float(a.first_ns - a.start_ns)
+        if a.repeat:
+            later.setdefault(a.sample, []).append(taken)
+        elif place >= batch_limit(view.step):
+            first[a.sample] = taken
+    return first, later
+
+
 def speculation(view: StepView) -> Check:
     """B11"""
     engine = view.step.engine
@@ -217,6 +260,14 @@ RULES = (
         title="no prompt cache unless declared",
         threshold="cached <= 1 % of prompt tokens",
         check=cache,
+    ),
+    Rule(
+        id="B10",
+        severity="I",
+        axis="speed",
+        title="an item asked again is not answered sooner",
+        threshold="time to first token at most 10 % shorter, for half of the items",
+        check=asked_again,
     ),
     Rule(id="B11", severity="W", axis="speed", title="speculative decoding", threshold="off", check=speculation),
     Rule(id="B12", severity="R", axis="speed", title="preemptions", threshold="0", check=preemptions),

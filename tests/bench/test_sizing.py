@@ -244,13 +244,15 @@ def test_a_model_of_unknown_shape_is_not_guessed():
     )
 
 
-def test_transformers_keeps_a_decompressed_cache_and_the_plan_says_so():
+def test_transformers_keeps_the_latent_cache_and_expands_one_layer_at_a_time():
     found = predicted(
         machine(8, 141, memory_gib=2048),
         {"backend": "transformers", "model": "hf:deepseek-ai/DeepSeek-R1", "settings": {"context": 4096, "slots": 1}},
     )
-    assert found.cache_bytes == pytest.approx(4096 * 61 * 128 * 320 * 2)
-    assert "a latent cache (MLA) would need" in found.advice
+    assert found.cache_bytes == 4096 * 61 * 576 * 2
+    expanded = 4096 * 128 * ((128 + 128) + (128 + 64)) * 2
+    assert found.overhead_bytes == pytest.approx(8 * (0.55 * GIB + expanded))
+    assert "a runtime that stores decompressed keys and values would need 19.1 GiB" in found.advice
 
 
 def test_labels_are_read_from_file_names():

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bedside" / "tests"
@@ -34,14 +35,23 @@ def embedded_gguf() -> Path:
 
 def smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct, dequantised from the embedded Q4_1 file, with its tokenizer."""
-    folder, python = CACHE / "smollm2-f32", transformers_python()
+    return _made("smollm2-f32", "convert", embedded_gguf)
+
+
+def rounded_folder() -> Path:
+    """The same in float32 after every row of every linear layer but the output was rounded to 8 bits by hand."""
+    return _made("smollm2-f32-rounded", "round_rows", smollm2_folder)
+
+
+def _made(name: str, how: str, source: Callable[[], Path]) -> Path:
+    folder, python = CACHE / name, transformers_python()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / ".smollm2.lock").open("a") as lock:
+    with (folder.parent / f".{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             part = folder.with_name(folder.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
-            subprocess.run([python, __file__, str(embedded_gguf()), str(part)], check=True, timeout=600)
+            subprocess.run([python, __file__, how, str(source()), str(part)], check=True, timeout=600)
             part.rename(folder)
     return folder
 
@@ -63,5 +73,19 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def round_rows(source: Path, folder: Path) -> None:
+    """By output channel, -128 to 127. A row's largest weight is a tie (127.5): which way it falls depends on multiplying by `1 / step`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name != "lm_head":
+            step = layer.weight.data.abs().amax(-1, keepdim=True) / 127.5
+            layer.weight.data = (layer.weight.data * (1 / step)).round().clamp(-128, 127) * step
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"convert": convert, "round_rows": round_rows}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -244,3 +244,35 @@ def long_step(run: Run) -> None:
     """Five minutes of steady answers."""
     many(run, 600, 500)
     run.end_s = 310.0
+
+
+def in_page_cache(share: float) -> Change:
+    def change(run: Run) -> None:
+        run.page_cache_share = share
+
+    return change
+
+
+def in_flight(count: int) -> Change:
+    """200 answers of 40 ms with so many at a time, under a load that should keep all four slots of the engine busy."""
+
+    def change(run: Run) -> None:
+        many(run, 200, 40 // count)
+        run.step = structs.replace(run.step, concurrency=4)
+
+    return change
+
+
+def asked_again(later_ms: float, items: int = 20) -> Change:
+    """Four requests to each item, one at a time; the first has its first token after 100 ms, the others after so many."""
+
+    def change(run: Run) -> None:
+        run.step = structs.replace(STEP, items=items, samples=4 * items)
+        run.records = []
+        for i in range(4 * items):
+            start, taken = 10 * S + i * 120 * MS, 100 if i < items else later_ms
+            times = {name: start + round(taken * MS) for name in ("first_ns", "answer_ns", "last_ns", "end_ns")}
+            run.records.append(answer(f"q{i % items}", start, repeat=i // items, **times))
+        run.scores = [score(f"q{i % items}", repeat=i // items) for i in range(4 * items)]
+
+    return change

@@ -157,6 +157,7 @@ class Run:
     def __init__(self, profile: str = "smoke") -> None:
         self.profile = profile
         self.end_s = 20.0
+        self.page_cache_share: float | None = None
         self.facts, self.step, self.engine = CELL, STEP, ENGINE
         self.host: dict[str, Any] = {"cpu": {"governor": "performance", "logical_cores": 4}}
         self.warmup: list[Event] = [
@@ -192,7 +193,7 @@ class Run:
     def events(self) -> list[Event]:
         end: list[Event] = [self.ended] if self.ended else []
         return [
-            CellStarted(time_ns=5 * S, attempt=1, pid=1),
+            CellStarted(time_ns=5 * S, attempt=1, pid=1, page_cache_share=self.page_cache_share),
             Loaded(6 * S, 7 * S, self.engine),
             *self.warmup,
             StepStarted(self.step.name, 10 * S),

@@ -10,14 +10,16 @@ import pytest
 from made_run import GPU_METERS, Made, steps, write_run
 from msgspec import structs
 
+from bench.cli import main
 from results.accept import accept, judge
 from results.accept import spec as ask
 from results.accept.judge import Finding, between, share_of
 from results.accept.page import html
-from results.accept.words import WORDS, say
+from results.accept.words import WORDS, reasons_said, say
 from results.report.formats import percent
 from results.stats import Interval, exact
-from results.store import StoreError
+from results.store import DERIVED, RunDir, StoreError
+from results.validity import RULES
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "acceptance.toml"
 HEAD = 'title = "T"\ndeployment = "big"\n'
@@ -182,13 +184,51 @@ def test_the_page_names_the_seal_runs_nothing_and_shows_text_as_text(tmp_path: P
     spec.write_text(f'title = "{evil}"\nsupplier = "{evil}"\ndeployment = "big"\n{text}')
     accepted = accept(spec, run)
     page = html(accepted)
-    assert accepted.seal_sha256 == json.loads((run / "seal.json").read_bytes())["sha256"]
-    assert accepted.seal_sha256 in page
+    assert accepted.measurement_sha256 == RunDir(run).measurement_sha256()
+    assert accepted.measurement_sha256 in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "default-src &#39;none&#39;" in page
     assert not re.search(r"(src|href)=", page)
     assert "验收记录" in page
+
+
+def test_a_signed_page_names_what_a_later_report_does_not_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path)
+    whole = RunDir(run).seal_sha256()
+    signed = accept(EXAMPLE, run).measurement_sha256
+    assert main(["report", str(run), "--lang", "zh"]) == 0
+    assert RunDir(run).seal_sha256() != whole
+    capsys.readouterr()
+    assert main(["verify", str(run)]) == 0
+    assert f"Measurement seal: {signed}" in capsys.readouterr().out.splitlines()
+    assert signed[:16] in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_seal_of_the_measurement_changes_with_every_record(tmp_path: Path) -> None:
+    folder = RunDir(write_run(tmp_path))
+    signed = folder.measurement_sha256()
+    names = [p for p in folder.path.rglob("*") if p.is_file() and p.name not in ("seal.json", *DERIVED)]
+    for path in names:
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        folder.seal()
+        assert folder.measurement_sha256() != signed, path
+        path.write_bytes(before)
+    folder.seal()
+    assert folder.measurement_sha256() == signed
+
+
+def test_reasons_of_rules_are_chinese_on_the_chinese_half() -> None:
+    for rule in RULES:
+        said = reasons_said([f"{rule.id}: a sentence of the future"])
+        assert said.en == f"{rule.id}: a sentence of the future"
+        assert re.search(r"[\u4e00-\u9fff]", said.zh), rule.id
+        assert "future" not in said.zh, rule.id
+    known = "C8: 253.2 tokens/s is more than memory bandwidth allows (180.0): a count is wrong"
+    assert reasons_said([known, "F3"]).zh == "C8：253.2 token/s 超过内存带宽所允许的 180.0：计数有误；F3：未找到答案"
 
 
 def test_every_sentence_has_both_languages_with_the_same_blanks() -> None:

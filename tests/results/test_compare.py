@@ -16,6 +16,7 @@ from results.compare.metrics import Limits, verdict_of, welch
 from results.compare.pairing import Differs, match_cells
 from results.compare.text import headline, markdown, plain, tables
 from results.records import CellFacts, Scored, StepFacts
+from results.report.formats import p_value
 from results.store import RunDir, StoreError
 
 F16 = Made(name="big", quantisation="F16", bits=16.0, right=0.75)
@@ -298,6 +299,41 @@ def test_text_of_a_model_cannot_steer_a_terminal_or_become_markup(tmp_path: Path
     assert "\x1b" not in text
     assert "<script>" not in text
     assert "&lt;script>alert(1)&lt;/script> \\|" in text
+
+
+def test_tests_with_their_p_flips_and_what_could_be_seen_are_printed(tmp_path: Path) -> None:
+    run = made(tmp_path, "one", F16, Q2)
+    compared = within(run, "big", "small")
+    (step,) = compared.cells[0].steps
+    assert step.accuracy is not None
+    found, counts = step.accuracy.comparison, step.accuracy.comparison.discordance
+    assert counts is not None
+    line = accuracy_line(compared)
+    assert line["test and p"] == f"mcnemar_mid_p {p_value(found.p_value)}, interval tango"
+    assert line["flips"] == f"{counts.only_second} down, {counts.only_first} up"
+    assert found.detectable is not None
+    assert line["detectable"] == f"{100 * found.detectable:.1f}"
+
+
+def test_mcnemars_p_stands_beside_the_test_by_clusters(tmp_path: Path) -> None:
+    run = made(tmp_path, "one", F16, Q2)
+    folder = RunDir(run)
+    for facts in folder.manifest().cells:
+        here = folder.cell(facts.id)
+        here.write_scores([structs.replace(s, cluster=f"c{i // 2}") for i, s in enumerate(here.scores())])
+    compared = within(run, "big", "small")
+    (step,) = compared.cells[0].steps
+    assert step.accuracy is not None
+    found = step.accuracy.comparison
+    assert found.test == "t_clustered"
+    said = f"t_clustered {p_value(found.p_value)}; mcnemar_mid_p {p_value(found.mcnemar_p)}, interval t_clustered"
+    assert accuracy_line(compared)["test and p"] == said
+    assert "the test by clusters decides" in markdown(compared)
+
+
+def accuracy_line(compared: Compared) -> dict[str, str]:
+    table = next(t for t in tables(compared) if t.title == "Accuracy")
+    return dict(zip(table.columns, table.lines[0], strict=True))
 
 
 def test_every_table_has_as_many_cells_as_columns(tmp_path: Path) -> None:

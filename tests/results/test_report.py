@@ -1,6 +1,7 @@
 """The report of small runs made by hand: what is written, what is said, what stays out of it."""
 
 import csv
+import re
 import stat
 from pathlib import Path
 
@@ -126,6 +127,16 @@ def test_what_a_model_said_stays_text(tmp_path: Path) -> None:
     assert made_run.SCRIPT not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;" in page
     assert page.count("<script>") == 1
+
+
+def test_every_row_leads_to_the_part_of_its_own_cell(tmp_path: Path) -> None:
+    page = write_report([write_run(tmp_path, cells=LADDER + TROUBLED)], tmp_path / "out", None, "en").read_text()
+    table = page[page.index('id="results"') : page.index('id="curves"')]
+    wanted = re.findall(r'<th scope="row"><a href="#(cell-[^"]+)">', table)
+    there = re.findall(r'<details class="cell" id="([^"]+)"', page)
+    assert len(wanted) == table.count("<tr id=")
+    assert set(wanted) == set(there)
+    assert len(set(there)) == len(there) == len(LADDER + TROUBLED)
 
 
 def test_a_formula_in_a_name_is_no_formula_in_the_table(tmp_path: Path) -> None:

@@ -200,3 +200,7 @@ def test_it_prints_on_a4_with_everything_open(page: Page, report: Path, tmp_path
     assert "595 x 842" in sizes.replace("594.96 x 841.92", "595 x 842")
     assert "End of the worker" in text  # stands in a closed part
     assert "Show all" not in text  # the filters
+    heads = [sheet.split("\n")[:3] for sheet in text.split("\f")]
+    cells = made_run.LADDER + made_run.TROUBLED
+    assert all(any(cell.name in head for head in heads) for cell in cells)  # each begins a sheet
+    assert ["Glossary"] in [head[:1] for head in heads]

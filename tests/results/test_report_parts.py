@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import ENGINE, GPU_METER, GUESS, Run, ticks
+from made_run import Made, steps, write_run
 
 from results.records import Scored
 from results.report import formats, words
@@ -14,13 +15,14 @@ from results.report.charts import Strip, Whisker, forest, over_time, swings
 from results.report.examples import cut
 from results.report.figures import Dot, Scatter, scatter
 from results.report.formats import GAP
-from results.report.gather import _positions, _tags
+from results.report.gather import SHARE, _positions, _tags, read_cells
 from results.report.phrases import RULES_ZH, rule_title, sentence
 from results.report.pricing import band_of, spread_of
 from results.report.series import POINTS, Line, timeline_of
 from results.report.svg import Box, element, place_labels, text
 from results.report.words import EN, speaker
 from results.report.words_zh import ZH
+from results.store import RunDir, StoreError
 from results.validity import RULES
 from results.views import read_cell
 
@@ -240,6 +242,23 @@ def test_accuracy_by_tag_leaves_out_errors_and_tags_that_tell_nothing() -> None:
     assert found[("field", "a")] == (0.5, 4)
     assert found[("field", "b")] == (0.5, 4)
     assert not any(tag == "same" for tag, _ in found)
+
+
+def test_cells_read_by_several_processes_are_those_read_by_one(tmp_path: Path) -> None:
+    cells = tuple(Made(name=f"m{i}", quantisation="Q4_0", bits=4.5) for i in range(2 * SHARE + 1))
+    run = RunDir(write_run(tmp_path, "many", cells, steps(items=6, notes=0)))
+    alone = read_cells(run, run.manifest(), 1)
+    assert [c.facts.id for c in alone] == [c.id for c in run.manifest().cells]
+    assert read_cells(run, run.manifest(), 2) == alone
+
+
+def test_what_cannot_be_read_is_one_sentence_from_another_process_too(tmp_path: Path) -> None:
+    cells = tuple(Made(name=f"m{i}", quantisation="Q4_0", bits=4.5) for i in range(SHARE + 1))
+    run = RunDir(write_run(tmp_path, "many", cells, steps(items=6, notes=0)))
+    broken = run.cell(run.manifest().cells[-1].id).path / "scores.jsonl"
+    broken.write_bytes(broken.read_bytes().replace(b"{", b"[", 1))
+    with pytest.raises(StoreError, match=r"scores\.jsonl, line 1: not a record"):
+        read_cells(run, run.manifest(), 2)
 
 
 def test_position_counts_recalls_and_choices() -> None:
