@@ -225,11 +225,16 @@ def find(deployment: Deployment) -> Entry | None:
 def by_name(model: str) -> Entry | None:
     """`hf:unsloth/DeepSeek-R1-GGUF`, `file:/models/DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf` ...: the longest variant name that the last
     part begins with, when only words for a format follow it."""
-    last = model.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    last = unpinned(model).rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
     for entry in sorted(catalogue(), key=lambda e: -len(e.name)):
         if last.lower().startswith(entry.name.lower()) and FORMAT_SUFFIX.fullmatch(last[len(entry.name) :]):
             return entry
     return None
+
+
+def unpinned(model: str) -> str:
+    """`hf:OWNER/NAME@COMMIT` without its commit."""
+    return model.partition("@")[0] if model.startswith("hf:") else model
 
 
 def recipe(deployment: Deployment) -> Recipe:

@@ -193,7 +193,7 @@ class Deployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     backend: BackendName
     model: str = ""
-    """`hf:REPO`, `file:PATH`, `pkg:DISTRIBUTION/FILE`, `synthetic:PRESET`; empty for servers and recorded answers."""
+    """`hf:REPO`, `hf:REPO@COMMIT`, `file:PATH`, `pkg:DISTRIBUTION/FILE`, `synthetic:PRESET`; empty for servers and recorded answers."""
     file: str | None = None
     """Which file of an `hf:` repository."""
     quantise: str | None = None

@@ -7,6 +7,8 @@ from msgspec import Struct, structs
 
 from bench.backends import RankRequest, Request
 from bench.catalogue import Recipe, Shape, recipe
+from bench.job import JobStep
+from bench.smallest import heaviest, refusal, short_repeat
 from bench.tensors import streamed_parameters
 from hardware import Host
 
@@ -26,6 +28,11 @@ CARD_FLOPS_SHARE = 0.35
 BANDWIDTH_SHARE = 0.6
 SERVER_TOKENS_PER_S = 30.0
 """Of a server that nothing is known of, for one request."""
+
+SEARCH_TRIALS = 7
+"""Of the search for the smallest memory: without a limit, at what that took, and five that halve the range down to a twentieth."""
+START_S = 2.0
+"""Of an interpreter with its engine."""
 
 WIDE = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
 
@@ -50,26 +57,23 @@ class Work(Struct, frozen=True, kw_only=True):
     """Highest number of sequences decoded together."""
     mean_context: float
     ranks: bool
+    trial: tuple[StepWork, ...] = ()
+    """One trial of the search for the smallest memory, where there is one."""
+
+
+class Times(Struct, frozen=True, kw_only=True):
+    """Rough seconds of a cell: `steps` in the plan's order without their warm-ups, and all together."""
+
+    cell: float
+    steps: tuple[float, ...]
 
 
 def work_of(cell: "CellPlan") -> Work:
     rules = recipe(cell.deployment)
     steps, lengths = [], []
     for step in cell.steps:
-        job = step.job
-        outputs = [expected_output(request, rules) for request in job.requests]
-        prompts = [prompt_tokens(request) for request in job.requests]
-        lengths += [p + o / 2 for p, o in zip(prompts, outputs, strict=True)]
-        in_flight = job.load.concurrency or 16
-        steps.append(
-            StepWork(
-                prompt_tokens=sum(prompts) + sum(rank_tokens(rank) for rank in job.ranks),
-                output_tokens=sum(outputs),
-                batch=max(1, min(in_flight, len(job.requests))),
-                arrival_s=len(job.requests) / job.load.rate_per_s if job.load.rate_per_s else 0.0,
-                warmup_s=step.warmup.seconds,
-            )
-        )
+        lengths += [prompt_tokens(r) + expected_output(r, rules) / 2 for r in step.job.requests]
+        steps.append(_step_work(step.job, rules, step.warmup.seconds))
     return Work(
         steps=tuple(steps),
         idle_s=cell.idle_s,
@@ -77,13 +81,34 @@ def work_of(cell: "CellPlan") -> Work:
         batch=max((s.batch for s in steps), default=1),
         mean_context=sum(lengths) / len(lengths) if lengths else 0.0,
         ranks=any(s.job.ranks for s in cell.steps),
+        trial=_trial(cell, rules),
     )
+
+
+def _step_work(job: JobStep, rules: Recipe, warmup_s: float = 0.0) -> StepWork:
+    prompts = sum(map(prompt_tokens, job.requests)) + sum(map(rank_tokens, job.ranks))
+    return StepWork(
+        prompt_tokens=prompts,
+        output_tokens=sum(expected_output(request, rules) for request in job.requests),
+        batch=max(1, min(job.load.concurrency or 16, len(job.requests))),
+        arrival_s=len(job.requests) / job.load.rate_per_s if job.load.rate_per_s else 0.0,
+        warmup_s=warmup_s,
+    )
+
+
+def _trial(cell: "CellPlan", rules: Recipe) -> tuple[StepWork, ...]:
+    if not cell.smallest_memory or not cell.steps or refusal(cell.settings, None):
+        return ()
+    return (_step_work(short_repeat(heaviest(cell.steps).job), rules),)
 
 
 def at_most(work: Work, slots: int) -> Work:
     """The same work on an engine that decodes at most `slots` sequences together."""
-    steps = tuple(structs.replace(step, batch=min(step.batch, slots)) for step in work.steps)
-    return structs.replace(work, steps=steps, batch=min(work.batch, slots))
+
+    def fewer(steps: tuple[StepWork, ...]) -> tuple[StepWork, ...]:
+        return tuple(structs.replace(step, batch=min(step.batch, slots)) for step in steps)
+
+    return structs.replace(work, steps=fewer(work.steps), trial=fewer(work.trial), batch=min(work.batch, slots))
 
 
 def tokens_in(text: str) -> float:
@@ -109,24 +134,31 @@ def rank_tokens(rank: RankRequest) -> float:
     return tokens_in(rank.context[len(rank.prefix) :]) + sum(tokens_in(text) for text in rank.continuations)
 
 
-def seconds_of(
+def times_of(
     work: Work, step_bytes: float | None, shape: Shape | None, weight_bytes: float, host: Host | None = None
-) -> float | None:
-    """Idle before and after, loading, and every step behind its warm-up. Rough: a factor of two either way is no surprise.
+) -> Times | None:
+    """Idle before and after, loading, every step behind its warm-up, the search for the smallest memory where one is asked for and may
+    happen. Rough: a factor of two either way is no surprise.
 
     None where nothing is known of the accelerator; without `host` a server's usual speed is taken.
     """
-    if host is None or step_bytes is None:
-        speeds = [(s, SERVER_TOKENS_PER_S * s.batch, 1000.0) for s in work.steps]
-    else:
+    machine = None
+    if host is not None and step_bytes is not None:
         machine = _rough_machine(host)
         if machine is None:
             return None
-        speeds = [(s, *_speeds(s.batch, step_bytes, shape, machine)) for s in work.steps]
-    total = 2 * work.idle_s + 2 + weight_bytes / LOAD_BYTES_PER_S
-    for step, decode, prefill in speeds:
-        total += step.warmup_s + max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
-    return total
+
+    def took(step: StepWork) -> float:
+        decode, prefill = SERVER_TOKENS_PER_S * step.batch, 1000.0
+        if machine is not None and step_bytes is not None:
+            decode, prefill = _speeds(step.batch, step_bytes, shape, machine)
+        return max(step.arrival_s, step.output_tokens / decode + step.prompt_tokens / prefill)
+
+    start_s, steps = START_S + weight_bytes / LOAD_BYTES_PER_S, tuple(map(took, work.steps))
+    total = 2 * work.idle_s + start_s + sum(steps) + sum(step.warmup_s for step in work.steps)
+    if not (host and host.gpus):  # the limit does not hold for an accelerator's memory
+        total += sum(SEARCH_TRIALS * (start_s + took(step)) for step in work.trial)
+    return Times(cell=total, steps=steps)
 
 
 def _speeds(batch: int, step_bytes: float, shape: Shape | None, machine: tuple[float, float]) -> tuple[float, float]:

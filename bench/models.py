@@ -147,8 +147,16 @@ def _source(deployment: Deployment, base: Path, *, fetch: bool) -> Path:
         case _:
             raise ConfigError(
                 f"deployment `{deployment.name}`: model `{deployment.model}` is not understood; "
-                "write file:PATH, pkg:DISTRIBUTION/FILE, hf:REPO or synthetic:PRESET"
+                "write file:PATH, pkg:DISTRIBUTION/FILE, hf:REPO, hf:REPO@COMMIT or synthetic:PRESET"
             )
+
+
+def commit_at(deployment: Deployment) -> str | None:
+    """Of the Hugging Face repository that the deployment's weights come from; None for other sources and where it is not known."""
+    scheme, _, rest = deployment.model.partition(":")
+    if scheme != "hf" or deployment.backend in WEIGHTLESS:
+        return None
+    return hub.commit_of(rest, deployment.file)
 
 
 def _packaged(name: str, rest: str) -> Path:

@@ -39,6 +39,8 @@ class CellPlan(Struct, frozen=True, kw_only=True):
     settings: BackendSettings
     steps: tuple[StepPlan, ...]
     idle_s: float
+    smallest_memory: bool = False
+    """Whether it is searched for after the cell."""
 
     def job(self, done: frozenset[str]) -> Job:
         """The steps that are not done yet, each behind its warm-up."""
@@ -116,7 +118,14 @@ def _cell(
         steps=tuple(facts for step in steps for facts in _facts_of(step)),
         synthetic_weights=deployment.model.startswith("synthetic:"),
     )
-    return CellPlan(facts=facts, deployment=deployment, settings=settings, steps=steps, idle_s=suite.idle_s)
+    return CellPlan(
+        facts=facts,
+        deployment=deployment,
+        settings=settings,
+        steps=steps,
+        idle_s=suite.idle_s,
+        smallest_memory=suite.smallest_memory,
+    )
 
 
 def can_rank(settings: BackendSettings) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.config import Deployment, Load, Suite, TaskOptions
-from bench.plan import CellPlan
-from bench.session import Prepared
+from bench.plan import CellPlan, planned_seconds
+from bench.session import Prepared, Wishes, prepare
 
 PROMPTS = 20
 TOKENS = 64
@@ -42,6 +42,14 @@ def probe_suite(prepared: Prepared) -> Suite | str:
         idle_s=0.0,
         deployments=tuple(_greedy(cell.deployment) for cell in cells),
     )
+
+
+def probe_seconds(prepared: Prepared) -> float | None:
+    """Rough duration of the probe on the machine that was planned for; 0 where there is none."""
+    probe = probe_suite(prepared)
+    if isinstance(probe, str):
+        return 0.0
+    return planned_seconds(prepare(probe, prepared.base, Wishes(), prepared.host).cells)
 
 
 def _written(cells: Sequence[CellPlan]) -> list[str]:

@@ -28,6 +28,8 @@ class TaskData(msgspec.Struct, frozen=True):
     file_sha256: str | None = None
     """Of the file or folder that was named; None for embedded data."""
     shots: tuple[Sample, ...] = ()
+    pool: int = 0
+    """Items that `limit` may choose from."""
 
 
 def load_tasks(
@@ -55,7 +57,8 @@ def load_tasks(
         count = options.limit if limit is None else min(limit, options.limit or limit)
         start = options.offset % len(samples)
         chosen = tuple((samples[start:] + samples[:start])[:count])
-        loaded[name] = TaskData(task, options, chosen, digest, file_sha256, _shots(task, options, base, download))
+        shots = _shots(task, options, base, download)
+        loaded[name] = TaskData(task, options, chosen, digest, file_sha256, shots, len(samples))
     return loaded
 
 

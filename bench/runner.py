@@ -11,6 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT
+from bench.models import commit_at
 from bench.plan import CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
@@ -177,12 +178,18 @@ def _attend(
     python = run.cell.deployment.python if run.cell.deployment.backend != "vllm" else None
     job_path = "-" if job_bytes is not None else str(run.out.path / "job.json")
     kills_before = oom_kills()
-    in_page_cache = _page_cache_share(run.cell)
+    in_page_cache, commit = _page_cache_share(run.cell), commit_at(run.cell.deployment)
     worker = Worker(python or default_python(), job_path, job_bytes, log, worker_environment())
     try:
         watched.pid = worker.pid
         recorder.write(
-            CellStarted(time_ns=time.monotonic_ns(), attempt=attempt, pid=worker.pid, page_cache_share=in_page_cache)
+            CellStarted(
+                time_ns=time.monotonic_ns(),
+                attempt=attempt,
+                pid=worker.pid,
+                page_cache_share=in_page_cache,
+                model_commit=commit,
+            )
         )
         while True:
             patience_s = run.limits.stall_timeout_s if recorder.loaded else run.limits.load_timeout_s
@@ -303,9 +310,16 @@ def _without_text(event: Answered | Ranked, privacy: Privacy) -> Answered | Rank
         event = msgspec.structs.replace(event, error=privacy.keep(event.error) or "failed; the message is not kept")
     if isinstance(event, Ranked):
         return event
-    digest = hashlib.sha256((event.text or "").encode()).hexdigest()
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
     return msgspec.structs.replace(
-        event, text=privacy.keep(event.text), reasoning=privacy.keep(event.reasoning), text_sha256=digest
+        event,
+        text=privacy.keep(event.text),
+        reasoning=privacy.keep(event.reasoning),
+        text_sha256=digest(event.text or ""),
+        reasoning_sha256=digest(event.reasoning) if event.reasoning else None,
     )
 
 

@@ -64,6 +64,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     """Plan a suite for this machine, or for a described one. `base` is where relative paths begin."""
     from fnmatch import fnmatchcase
 
+    from bench.shortfall import warned
+
     chosen = tuple(d for d in suite.deployments if fnmatchcase(d.name, wishes.only))
     if not chosen:
         raise ConfigError(f"--only {wishes.only}: no deployment of `{suite.name}` has such a name")
@@ -76,7 +78,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     known = TASKS | lm_eval_tasks(suite.task_options(), base, wishes.download)
     data = load_tasks(suite.task_options(), known, suite.limit, suite.seed, base, wishes.download)
     machine = host or describe_host()
-    cells = tuple(place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
+    placed = (place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
+    cells = tuple(warned(c, data, suite.profile) for c in placed)
     return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base)
 
 

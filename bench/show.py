@@ -104,9 +104,13 @@ class PlainWatcher(Watcher):
 
     def __init__(self, cells: Sequence[CellPlan]) -> None:
         self._state = State(cells)
+        self._warnings = [(c.facts.deployment, sentence) for c in cells for sentence in c.facts.warnings]
         self._began: dict[str, int] = {}
 
     def cell(self, cell: CellPlan) -> None:
+        if self._state.cell == 0:
+            for name, sentence in self._warnings:
+                self._say(f"{name}: {sentence}")
         self._state.cell_begins(cell)
         self._say(f"cell {self._state.cell}/{self._state.cells} {cell.facts.deployment}")
 

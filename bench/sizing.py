@@ -6,10 +6,10 @@ The bytes come from the file where there is one, else from the catalogue's shape
 import re
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from bench import fit
-from bench.catalogue import Entry, Shape, find
+from bench.catalogue import Entry, Shape, find, unpinned
 from bench.config import (
     BackendSettings,
     Deployment,
@@ -17,7 +17,7 @@ from bench.config import (
     TransformersSettings,
     VllmSettings,
 )
-from bench.duration import Work, at_most, seconds_of, work_of
+from bench.duration import Times, Work, at_most, times_of, work_of
 from bench.fit import GIB, Layout, Need, Question, Room, gib
 from bench.quantisation import MIXES, gguf_types, normal_label, stored_bytes, tensor_bytes
 from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
@@ -59,7 +59,8 @@ class Model(Struct, frozen=True, kw_only=True):
 def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | None", host: Host) -> Prediction:
     """Memory, verdict, ceiling and rough duration of a cell. A remote server's or a recording's memory is not ours to predict."""
     if not isinstance(settings, LlamaCppSettings | TransformersSettings | VllmSettings):
-        return Prediction(seconds=seconds_of(work_of(cell), None, None, 0.0), basis="nothing is loaded by us")
+        served = times_of(work_of(cell), None, None, 0.0)
+        return _timed(Prediction(basis="nothing is loaded by us"), served)
     model = model_of(cell.deployment, settings, weights)
     work = work_of(cell)
     work = at_most(work, settings.slots or work.in_flight)
@@ -73,7 +74,7 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
     question = question_of(model, settings, work, room)
     need = fit.need_for(question)
     verdict = fit.fits(need, room, question.layout.card_fraction)
-    return Prediction(
+    predicted = Prediction(
         weight_bytes=round(need.weight_bytes),
         cache_bytes=round(need.cache_bytes),
         overhead_bytes=round(need.overhead_bytes),
@@ -81,16 +82,20 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
         available_bytes=_available(need, room, question.layout),
         fits=verdict,
         decode_tokens_per_s_ceiling=None if verdict is False else _ceiling(model, settings, question, work, host),
-        seconds=None if verdict is False else _seconds(work, model, host),
         basis=model.basis,
         advice=" ".join(
             filter(None, (_verdict(question, need, room, host), _latent_note(model, need, question.layout)))
         ),
     )
+    return predicted if verdict is False else _timed(predicted, _times(work, model, host))
 
 
-def _seconds(work: Work, model: Model, host: Host) -> float | None:
-    return seconds_of(work, streamed_bytes(model, work.batch), model.shape, model.weight_bytes or 0.0, host)
+def _times(work: Work, model: Model, host: Host) -> Times | None:
+    return times_of(work, streamed_bytes(model, work.batch), model.shape, model.weight_bytes or 0.0, host)
+
+
+def _timed(prediction: Prediction, times: Times | None) -> Prediction:
+    return structs.replace(prediction, seconds=times.cell, step_seconds=times.steps) if times else prediction
 
 
 def _available(need: Need, room: Room, layout: Layout) -> int | None:
@@ -171,7 +176,7 @@ def label_of(
             return normal_label(chosen, gguf=False)
         case VllmSettings(dtype=dtype) if dtype in ("float32", "float"):
             return "fp32"
-    named = label_in(deployment.file or deployment.model, entry)
+    named = label_in(deployment.file or unpinned(deployment.model), entry)
     if named is None and weights and weights.label:
         named = normal_label(str(weights.label)) or str(weights.label)
     if named is None and isinstance(settings, LlamaCppSettings):

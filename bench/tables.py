@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.catalogue import CATALOGUE
+from bench.config import Nightly
 from bench.plan import planned_seconds
+from bench.probe import probe_seconds
 from bench.session import Prepared
 from results.store import RunDir
 from tasks import TASKS
@@ -68,12 +70,26 @@ def print_plan(prepared: Prepared) -> None:
     out = console()
     out.print(table)
     for cell in prepared.cells:
-        for sentence in dict.fromkeys(filter(None, (cell.facts.skipped, cell.facts.prediction.advice))):
+        said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
+        for sentence in dict.fromkeys(filter(None, said)):
             out.print(f"{cell.facts.deployment}: {sentence}", markup=False)
-    total = planned_seconds(prepared.cells)
-    out.print(
-        f"Whole run: {'unknown' if total is None else f'about {total / 60:.0f} min'}. Predictions are not measurements."
-    )
+    searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
+    total = _about(planned_seconds(prepared.cells))
+    out.print(f"Whole run: {total}{searched}. Predictions are not measurements.")
+    if prepared.suite.profile == "nightly" or prepared.suite.nightly != Nightly():
+        out.print(_night(prepared))
+
+
+def _night(prepared: Prepared) -> str:
+    """How long `nightly` would take with this suite; a doubtful figure takes longer, since it is confirmed at once."""
+    blocks, block, probe = prepared.suite.nightly.blocks, planned_seconds(prepared.cells), probe_seconds(prepared)
+    total = None if block is None or probe is None else blocks * block + probe
+    parts = f"{blocks} blocks of {_about(block)}, and the probe, {_about(probe)}"
+    return f"As a night: {_about(total)}, an estimate ({parts}); blocks that confirm a doubtful figure are not counted."
+
+
+def _about(seconds: float | None) -> str:
+    return "unknown" if seconds is None else f"about {seconds / 60:.0f} min"
 
 
 def print_host(host: Any, sensors: Any, found: tuple[EngineState, ...]) -> None:

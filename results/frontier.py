@@ -83,15 +83,24 @@ def frontier_probability(
     `x` and `y` have a line for each variant and a column for each draw. A draw without a value (NaN: nothing correct) is off the
     frontier and dominates nobody.
     """
+    if not names:
+        return {}
     a, b = _turn(x, y, axes)
     known = np.isfinite(a) & np.isfinite(b)
-    found: dict[str, float | None] = {}
-    for i, name in enumerate(names):
-        beaten = np.zeros(a.shape[1], dtype=bool)
-        for j in range(len(names)):
-            if j != i:
-                beaten |= _beats(a[j], b[j], a[i], b[i])
-        found[name] = float((known[i] & ~beaten).mean()) if known[i].any() else None
+    on = known & _unbeaten(np.where(known, a, np.inf), np.where(known, b, -np.inf))
+    return {name: float(on[i].mean()) if known[i].any() else None for i, name in enumerate(names)}
+
+
+def _unbeaten(a: Floats, b: Floats) -> NDArray[np.bool_]:
+    """In each column the points that no other beats: from small `a` on, those above all before them; equal points stand together."""
+    order = np.lexsort((-b, a), axis=0)
+    a, b = np.take_along_axis(a, order, 0), np.take_along_axis(b, order, 0)
+    best_before = np.vstack([np.full((1, a.shape[1]), -np.inf), np.maximum.accumulate(b, axis=0)[:-1]])
+    on = b > best_before
+    for i in range(1, len(a)):
+        on[i] |= (a[i] == a[i - 1]) & (b[i] == b[i - 1]) & on[i - 1]
+    found = np.empty_like(on)
+    np.put_along_axis(found, order, on, 0)
     return found
 
 

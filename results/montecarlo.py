@@ -141,8 +141,10 @@ def _sums(variants: Sequence[Variant]) -> NDArray[np.float32]:
     place = {name: i for i, name in enumerate(clusters)}
     sums = np.zeros((len(clusters), 3 * len(variants)), dtype=np.float32)
     for column, variant in enumerate(variants):
-        for value, success in zip(variant.values, variant.successes, strict=True):
-            sums[place[value.cluster], 3 * column : 3 * column + 3] += (value.value, success.value, 1.0)
+        lines = [place[item.cluster] for item in variant.values]
+        for offset, scored in enumerate((variant.values, variant.successes)):
+            np.add.at(sums[:, 3 * column + offset], lines, np.array([item.value for item in scored], dtype=np.float32))
+        np.add.at(sums[:, 3 * column + 2], lines, np.float32(1))
     return sums
 
 
@@ -154,7 +156,7 @@ def _unseen(row: Row, draws: int, seed: int) -> Floats:
 
 def _widest(sums: NDArray[np.float32], variants: Sequence[Variant]) -> float:
     """By how much variants may differ on an item that was not seen: 1 for right or wrong, else the widest difference seen."""
-    if all(item.value in (0.0, 1.0) for v in variants for item in v.values):
+    if {item.value for v in variants for item in v.values} <= {0.0, 1.0}:
         return 1.0
     with np.errstate(invalid="ignore"):
         means = sums[:, 0::3] / sums[:, 2::3]

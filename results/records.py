@@ -3,7 +3,7 @@
 All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clock anchor. History of the schema:
 
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
-`Tick.harness_cpu_seconds`.
+`Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`.
 """
 
 from typing import Any, Literal
@@ -60,6 +60,8 @@ class CellStarted(Struct, frozen=True, tag=True, kw_only=True):
     pid: int | None = None
     page_cache_share: float | None = None
     """Of the weights' bytes, those that stood in the page cache just before; None where there is no file or the kernel does not tell."""
+    model_commit: str | None = None
+    """Of the Hugging Face repository that `model` names; None for other models and where it is not known."""
 
 
 class Loaded(Struct, frozen=True, tag=True):
@@ -96,6 +98,9 @@ class Answered(Struct, frozen=True, tag=True, kw_only=True):
     reasoning: str | None = None
     """What came in a channel of its own (`reasoning`, `reasoning_content`)."""
     text_sha256: str | None = None
+    """Where the suite keeps no text, or not all of it."""
+    reasoning_sha256: str | None = None
+    """Likewise; `None` also where nothing came in that channel."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
@@ -339,6 +344,8 @@ class Prediction(Struct, frozen=True, kw_only=True):
     """Roofline at the highest load; None where the memory bandwidth is unknown."""
     seconds: float | None = None
     """Rough duration of the cell."""
+    step_seconds: tuple[float, ...] = ()
+    """Rough duration of each measured step in the plan's order, warm-ups left out; empty where unknown."""
     basis: str = ""
     advice: str = ""
 
@@ -359,6 +366,8 @@ class CellFacts(Struct, frozen=True, kw_only=True):
     prediction: Prediction = Prediction()
     skipped: str | None = None
     """Why it is not run at all."""
+    warnings: tuple[str, ...] = ()
+    """What the plan expects the rules of validity to find."""
     synthetic_weights: bool = False
 
 

@@ -150,7 +150,7 @@ def _probe_epoch(cell: LoadedCell, epoch: str) -> str:
 
 
 def _probed(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
-    """An answer without text (failed, or all of it thinking that was not kept) has no hash, and is compared with none."""
+    """An answer without text (failed, or nothing was said) has no hash, and is compared with none."""
     for step in (view.step for view in cell.views if view.step.span is not None):
         for r in step.answered:
             yield msgspec.structs.replace(
@@ -162,8 +162,11 @@ def _text_hash(record: Answered) -> str:
     """Of the thinking too, where the engine gives it in a channel of its own; "" where there is nothing to compare."""
     if record.error is not None:
         return ""
-    if record.reasoning:
-        return hashlib.sha256(f"{record.reasoning}\0{_hash(record)}".encode()).hexdigest()[:16]
+    thinking = record.reasoning_sha256
+    if record.reasoning and thinking is None:
+        thinking = hashlib.sha256(record.reasoning.encode()).hexdigest()
+    if thinking:
+        return hashlib.sha256(f"{thinking}\0{_hash(record)}".encode()).hexdigest()[:16]
     return "" if _hash(record) == EMPTY else _hash(record)
 
 
@@ -176,23 +179,24 @@ def _hash(record: Answered | Ranked) -> str:
 
 
 COLUMNS = Entry.__struct_fields__
+TYPES = {"block": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN"}
+"""Of the Parquet file's columns that are not text."""
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
     """Replace the Parquet file at once: a reader sees the old one or the new one."""
     import duckdb
 
-    part = path.with_name(path.name + ".part")
-    with duckdb.connect() as connection:
-        connection.execute(
-            "CREATE TABLE history (suite VARCHAR, night VARCHAR, arm VARCHAR, block INTEGER, run VARCHAR, deployment VARCHAR,"
-            " outcome VARCHAR, epoch VARCHAR, task VARCHAR, load VARCHAR, metric VARCHAR, value DOUBLE, item VARCHAR,"
-            ' "right" BOOLEAN, text_hash VARCHAR, weights VARCHAR)'
-        )
-        rows = [[getattr(e, name) for name in COLUMNS] for e in entries]
-        if rows:
-            connection.executemany(f"INSERT INTO history VALUES ({', '.join('?' * len(COLUMNS))})", rows)
-        connection.execute(f"COPY history TO '{_quoted(part)}' (FORMAT parquet)")
+    lines, part = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".part")
+    columns = ", ".join(f"'{name}': '{TYPES.get(name, 'VARCHAR')}'" for name in COLUMNS)
+    source = f"read_json('{_quoted(lines)}', format = 'newline_delimited', columns = {{{columns}}})"
+    try:
+        lines.write_bytes(msgspec.json.Encoder().encode_lines(entries))
+        lines.chmod(0o600)
+        with duckdb.connect() as connection:
+            connection.execute(f"COPY (SELECT * FROM {source}) TO '{_quoted(part)}' (FORMAT parquet)")
+    finally:
+        lines.unlink(missing_ok=True)
     part.chmod(0o600)
     part.replace(path)
 

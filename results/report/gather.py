@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from results.records import CellFacts, EngineInfo, Manifest, Scored, StepFacts
+from results.records import CellFacts, EngineInfo, Manifest, MemoryProbed, Scored, StepFacts
 from results.report.examples import Example, Prompts, examples_of
 from results.report.series import Timeline, timeline_of
 from results.rows import Row
@@ -83,6 +83,9 @@ class CellPage(Struct, frozen=True, kw_only=True):
     """Name, evidence class, boundary, interface and period with notes."""
     steps: tuple[StepPage, ...]
     timeline: Timeline | None
+    smallest: MemoryProbed | None = None
+    """The search for the smallest memory, where the suite asked for it."""
+    model_commit: str | None = None
 
 
 class RunPage(Struct, frozen=True, kw_only=True):
@@ -160,6 +163,8 @@ def _cell(run: RunDir, manifest: Manifest, facts: CellFacts, prompts: Prompts) -
         meters=_meters(cell),
         steps=tuple(_step(view, folder.path / "job.json", prompts) for view in step_views(cell)),
         timeline=timeline_of(cell),
+        smallest=cell.probed,
+        model_commit=cell.started[-1].model_commit if cell.started else None,
     )
 
 

@@ -32,6 +32,8 @@ def lacking(report: Report, t: Speak) -> list[Lack]:
             value = memory_bytes(entry.row) if figure == "memory" else getattr(entry.row, figure)
             if value is None:
                 places[figure, why_empty(entry, figure, t)].append(entry)
+        if (why := _no_smallest(entry)) is not None:
+            places["smallest", why].append(entry)
     together: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (figure, why), entries in places.items():
         together[why, _where(entries, report, t)].append(t("w_" + figure))
@@ -75,11 +77,21 @@ def why_empty(entry: Entry, figure: str, t: Speak) -> str:
         case "energy_j":
             return _warning(row, ("energy", "power", "meter", "counter")) or t("y_unknown")
         case "memory":
-            return _warning(row, ("memory",)) or t("y_unknown")
+            return _warning(row, ("memory",), but="smallest memory:") or t("y_unknown")
         case _:
             quantile = "p95" if "p95" in figure else "p50"
             return next((w for w in row.warnings if w.startswith(quantile)), None) or t("y_unknown")
 
 
-def _warning(row: Row, words: tuple[str, ...]) -> str | None:
-    return next((w for w in row.warnings if any(word in w.lower() for word in words)), None)
+def _no_smallest(entry: Entry) -> str | None:
+    """Why the search for the smallest memory found none; None where it did, or where nobody asked for one."""
+    searched = entry.cell.smallest
+    if searched is None or searched.step != entry.row.step or searched.smallest_bytes is not None:
+        return None
+    return searched.reason
+
+
+def _warning(row: Row, words: tuple[str, ...], but: str = "\n") -> str | None:
+    """The first warning with one of the words that does not begin with `but`."""
+    fitting = (w for w in row.warnings if not w.startswith(but))
+    return next((w for w in fitting if any(word in w.lower() for word in words)), None)

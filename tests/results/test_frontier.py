@@ -100,3 +100,20 @@ def test_two_variants_that_are_truly_tied_rarely_have_a_winner(told_speed: bool,
     rng = np.random.default_rng(20261122)
     called = sum(calls_a_winner(rng, told_speed, discordant) for _ in range(400))
     assert called <= 20
+
+
+@pytest.mark.parametrize("axes", [Axes("low", "high"), Axes("high", "high")])
+def test_the_frontier_of_each_draw_is_that_of_comparing_all_pairs(axes: Axes) -> None:
+    dice = np.random.default_rng(3)
+    for _ in range(30):
+        x, y = dice.integers(0, 4, (2, 6, 50)).astype(float)
+        x[dice.random(x.shape) < 0.1] = np.nan
+        found = frontier_probability([str(i) for i in range(6)], x, y, axes)
+        counted = dict.fromkeys(found, 0)
+        for column in range(50):
+            points = [
+                Point(name=str(i), x=None if np.isnan(x[i, column]) else x[i, column], y=y[i, column]) for i in range(6)
+            ]
+            for name in frontier(points, axes):
+                counted[name] += 1
+        assert found == {name: count / 50 for name, count in counted.items()}
