@@ -112,7 +112,7 @@ def run(
     """Run a suite: every deployment in a process of its own, then the report."""
     from bench import session
     from bench.config import load_suite
-    from hardware import MeterOptions
+    from hardware import MeterOptions, describe_host, with_memory_bandwidth
     from results.store import RunDir
 
     wishes = session.Wishes(only=only, limit=limit, seed=seed, download=download)
@@ -122,7 +122,9 @@ def run(
         prepared = session.reopen(folder, wishes)
     else:
         path, base = suite_path(suite)
-        prepared = session.prepare(load_suite(path), base, wishes)
+        asked = load_suite(path)
+        machine = with_memory_bandwidth(describe_host()) if "speed" in asked.task_options() else None
+        prepared = session.prepare(asked, base, wishes, machine)
         folder = session.start(prepared, out, name)
     print(f"run: {folder.path}", file=sys.stderr)
     watcher = _watcher(prepared)

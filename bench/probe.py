@@ -40,6 +40,7 @@ def probe_suite(prepared: Prepared) -> Suite | str:
         limit=None,
         profile="smoke",
         idle_s=0.0,
+        smallest_memory=False,
         deployments=tuple(_greedy(cell.deployment) for cell in cells),
     )
 

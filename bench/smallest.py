@@ -39,6 +39,8 @@ LEAST_PATIENCE_S = 30.0
 PATIENCE = 5.0
 """A limited worker may take so many times as long as the one without a limit before it counts as hanging."""
 MIB = 1 << 20
+LARGER = (4, 5, 6, 8)
+"""Quarters of what the worker was seen to take without a limit; its peak is read every 50 ms, and the very last may be missed."""
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 """glibc reserves 64 MiB of addresses for the arena of a thread and touches little of them, and whether it does is a race."""
 OUT_OF_ROOM = re.compile(
@@ -117,9 +119,14 @@ def search(step: StepPlan, first: MemoryTrial, attempt: Try) -> MemoryProbed:
     if first.outcome != "ok" or first.peak_bytes is None:
         told = first.detail or "the kernel does not tell what it took"
         return unknown(step, f"the short repeat gave no upper bound without a limit ({first.outcome}): {told}", trials)
-    high = -(-first.peak_bytes // MIB) * MIB
-    if not works(high):
-        return unknown(step, f"{high // MIB} MiB, all that it took without a limit, did not suffice", trials)
+    peak = -(-first.peak_bytes // MIB) * MIB
+    high = next((peak * n // 4 for n in LARGER if works(peak * n // 4)), None)
+    if high is None:
+        return unknown(
+            step,
+            f"{peak // MIB} MiB, all that was seen of it without a limit, did not suffice, nor did twice that",
+            trials,
+        )
     smallest, failed = bisect(works, high)
     return MemoryProbed(
         time_ns=time.monotonic_ns(),

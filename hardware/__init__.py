@@ -8,7 +8,7 @@ from hardware.base import HardwareError, Meter, MeterInfo, Reading, SensorReport
 from hardware.constant import ConstantMeter
 from hardware.declared import DeclaredOptions
 from hardware.fingerprint import changes, digest, fingerprint
-from hardware.host import Gpu, Host, HostError, describe_host, load_host, measure_memory_bandwidth
+from hardware.host import Gpu, Host, HostError, describe_host, load_host, with_memory_bandwidth
 from hardware.machine import Cpu
 from hardware.meters import MeterOptions, open_meters, sensors
 from hardware.page_cache import resident_share
@@ -36,8 +36,8 @@ __all__ = [
     "digest",
     "fingerprint",
     "load_host",
-    "measure_memory_bandwidth",
     "open_meters",
     "resident_share",
     "sensors",
+    "with_memory_bandwidth",
 ]

@@ -255,7 +255,7 @@ def _cell(run: RunPage, cell: CellPage, report: Report, t: Speak, lang: str) -> 
         "power": _markup(power_chart(cell, t)),
         "memory": _markup(memory_chart(cell, t)),
         "smallest": smallest_memory(cell, t, lang),
-        "identity": _identity(cell),
+        "identity": _identity(cell) + _against_ceiling(cell, [e.row for e in entries]),
         "steps": [(e, _validity(e.step), _percentiles(e.row)) for e in entries],
     }
 
@@ -318,6 +318,24 @@ def _identity(cell: CellPage) -> list[tuple[str, str]]:
         ("changed during the cell", ", ".join(cell.changed) or None),
     ]
     return [(name, str(value)) for name, value in found if value is not None]
+
+
+def _against_ceiling(cell: CellPage, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Measured decoding over its ceiling, of the steps with the most in flight: the ceiling is that of this load."""
+    ceiling = cell.facts.prediction.decode_tokens_per_s_ceiling
+    in_flight = {step.name: step.concurrency or 0 for step in cell.facts.steps if not step.warmup}
+    most = max(in_flight.values(), default=0)
+    if not ceiling or not most:
+        return []
+    return [
+        (
+            f"{row.step}: steady output, prompts read between / ceiling of decoding",
+            f"{formats.significant(row.steady_output_tokens_per_s)} / {formats.significant(ceiling)} token/s"
+            f" = {row.steady_output_tokens_per_s / ceiling:.2f}",
+        )
+        for row in rows
+        if in_flight.get(row.step) == most and row.steady_output_tokens_per_s
+    ]
 
 
 def _percentiles(row: Row) -> list[tuple[str, str, str]]:

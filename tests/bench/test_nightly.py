@@ -169,6 +169,21 @@ def test_the_probe_keeps_hashes_and_no_text_where_none_may_be_kept(tmp_path: Pat
     assert not [p.name for p in files if b"Answer: A" in p.read_bytes()]
 
 
+@pytest.mark.parametrize("head", ["", "store_text = false"])
+def test_thinking_of_its_own_channel_is_compared_whether_or_not_text_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: HostileServer, head: str
+) -> None:
+    for label, thought in (("n1", "Let me see."), ("n2", "Let me see."), ("n3", "Well.")):
+        thinking = Reply(delta(reasoning=thought), delta("length"), usage(9, 3), DONE)
+        server.answers["/v1/chat/completions"] = lambda body, reply=thinking: reply
+        assert probe_night(tmp_path, server, label, head) == OK
+    told = [json.loads(line)["probe"]["s"] for line in capsys.readouterr().out.splitlines()]
+    assert told[1:] == [
+        f"0 of {PROMPTS} probe answers changed since n1",
+        f"{PROMPTS} of {PROMPTS} probe answers changed since n2",
+    ]
+
+
 def test_a_probe_that_was_cut_goes_on_with_what_is_missing(tmp_path: Path, server: HostileServer) -> None:
     assert probe_night(tmp_path, server, "n") == OK
     before = probed_prompts(server)
@@ -207,13 +222,14 @@ def test_a_suite_without_generated_text_says_so(tmp_path: Path, capsys: pytest.C
 def test_the_probe_is_greedy_short_and_one_at_a_time_and_leaves_out_recorded_answers(tmp_path: Path) -> None:
     suite = tmp_path / "suite.toml"
     suite.write_text(
-        'name = "t"\nlimit = 3\nrepeats = 2\nload = [{ concurrency = 8 }]\n'
+        'name = "t"\nlimit = 3\nrepeats = 2\nsmallest_memory = true\nload = [{ concurrency = 8 }]\n'
         'tasks = ["note_summary_en", "clinical_qa_en", "note_summary_zh", "speed"]\n'
         '[[deployments]]\nname = "a"\nbackend = "scripted"\nsampling = { temperature = 0.7 }\n'
         '[[deployments]]\nname = "r"\nbackend = "recorded"\nsettings = { path = "answers.jsonl" }\n'
     )
     probe = probe_suite(prepare(load_suite(suite), tmp_path, Wishes()))
     assert isinstance(probe, Suite)
+    assert not probe.smallest_memory
     (cell,) = prepare(probe, tmp_path, Wishes()).cells
     facts = [(s.facts.task, s.facts.load, s.facts.items, s.facts.max_tokens) for s in cell.steps]
     assert facts == [("note_summary_en", "c1", 10, TOKENS), ("note_summary_zh", "c1", 10, TOKENS)]

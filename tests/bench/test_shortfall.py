@@ -31,10 +31,12 @@ def cell(**suite: object) -> CellPlan:
 
 
 def test_a_step_with_too_few_requests_says_what_would_fill_it() -> None:
-    (sentence,) = cell(load=[{"concurrency": 4}]).facts.warnings
-    assert sentence == (
+    facts = cell(load=[{"concurrency": 4}]).facts
+    (seconds,) = facts.prediction.step_seconds
+    assert 30 < seconds < 70  # 32 answers of 160 tokens at 120 tokens/s are 43 s, and the notes are read at 1,000
+    assert facts.warnings == (
         "shorter than profile `nightly` asks, by a rough estimate: note_summary_en@c4 has 32 of 130 requests and "
-        "about 38 of 60 s of steady state (samples_per_item = 5 would do)"
+        f"about {int(seconds * (32 - 5) / 32)} of 60 s of steady state (samples_per_item = 5 would do)",
     )
 
 
@@ -44,15 +46,11 @@ def test_the_filler_that_was_named_fills_it() -> None:
 
 
 def test_a_limit_is_named_only_where_the_data_have_so_many() -> None:
-    ranked = {"backend": "scripted"}
-    few = cell(deployment=ranked, tasks={"clinical_qa_en": {"limit": 20}})
+    few = cell(deployment={"backend": "scripted"}, tasks={"clinical_qa_en": {"limit": 20}})
     assert "20 of 130 requests" in few.facts.warnings[0]
-    asked = re.search(
-        r"\(limit = (\d+) would do\)|no setting fills it, `clinical_qa_en` has 200 items", few.facts.warnings[0]
-    )
-    assert asked
-    alone = cell(tasks={"clinical_qa_en": {"limit": 100}}, load=[{"concurrency": 1}])
-    assert "100 of 130 requests (limit = 130 or samples_per_item = 2 would do)" in alone.facts.warnings[0]
+    assert "no setting fills it, `clinical_qa_en` has 200 items" in few.facts.warnings[0]  # a ranking takes little time
+    asked = {"clinical_qa_en": {"limit": 100, "scoring": "generate"}}
+    assert "100 of 130 requests (limit = 130 or samples_per_item = 2 would do)" in cell(tasks=asked).facts.warnings[0]
 
 
 def test_fixed_requests_cannot_be_filled_and_repeats_are_counted_once() -> None:

@@ -23,11 +23,11 @@ from hardware import (
     digest,
     fingerprint,
     load_host,
-    measure_memory_bandwidth,
     open_meters,
     sensors,
 )
 from hardware.declared import DeclaredOptions
+from hardware.host import measure_memory_bandwidth, with_memory_bandwidth
 from hardware.machine import Limits, container, describe_cpu, limits, operating_system, virtual_machine
 
 HOSTS = Path(__file__).parents[2] / "hardware" / "hosts"
@@ -344,6 +344,11 @@ def test_memory_bandwidth_is_measured_in_a_process_of_its_own() -> None:
     found = measure_memory_bandwidth(workers=1, mib_per_array=8, seconds=0.02)
     assert found is not None
     assert 0.1 < found < 1000
+
+
+def test_memory_bandwidth_that_was_declared_is_not_measured() -> None:
+    declared = msgspec.structs.replace(describe_host(), memory_bandwidth_gb_s=12.5)
+    assert with_memory_bandwidth(declared) is declared
 
 
 def test_the_fake_needs_no_machine() -> None:

@@ -1,5 +1,6 @@
 """Marked text is planted wherever text can come from, and every byte that a run leaves anywhere is searched for it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -170,6 +171,9 @@ def test_a_suite_that_keeps_no_text_leaves_none_anywhere(tmp_path: Path) -> None
     failed = [e for e in answered if e.error is not None]
     assert 0 < len(failed) < len(answered)
     assert len(list(server.scores())) == 12
+    thinking = hashlib.sha256(f"{REASONING} of it. ".encode()).hexdigest()
+    hashes = {e.reasoning_sha256 for e in answered if isinstance(e, Answered) and e.error is None}
+    assert hashes == {thinking}
 
 
 def test_redaction_takes_out_what_the_patterns_match_and_keeps_the_rest(tmp_path: Path) -> None:

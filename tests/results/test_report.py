@@ -12,20 +12,24 @@ from made_run import LADDER, TROUBLED, Made, steps, write_run
 from msgspec import structs
 
 from results.cost import EXAMPLES
+from results.records import MemoryProbed, MemoryTrial
 from results.report import write_report
 from results.report.build import Report, as_cheap, build
 from results.report.differences import chance_alike
 from results.report.drawn import curves
 from results.report.gather import gather
+from results.report.lacking import lacking
 from results.report.markdown import markdown
 from results.report.page import html
 from results.report.plots import curve_chart
 from results.report.pricing import tariffs_of
 from results.report.saying import SIGNIFICANT, badges, of_all, of_task
+from results.report.table import table_of
 from results.report.words import EN, speaker
+from results.report.words_zh import ZH
 from results.rows import CONTRACT, read_rows
 from results.stats import Item
-from results.store import StoreError
+from results.store import Lines, RunDir, StoreError
 
 FILES = ["curve.png", "curve.svg", "report.html", "report.md", "rows.csv"]
 
@@ -307,3 +311,51 @@ def test_an_invalid_row_is_grey_on_every_chart(tmp_path: Path) -> None:
         if drawn:
             point = next(p for p in drawn.split("<a ") if f'data-row="{invalid.anchor}"' in p)
             assert 'class="dot invalid ' in point
+
+
+def searched(folder: Path, **found: object) -> Report:
+    """A run of one cell after which a smallest memory was searched for, for its first step."""
+    run = write_run(folder, cells=LADDER[:1])
+    step = next(s for s in RunDir(run).manifest().cells[0].steps if not s.warmup)
+    trial = MemoryTrial(limit_bytes=None, outcome="ok", seconds=1.0, peak_bytes=1000 * 2**20)
+    probed = MemoryProbed(time_ns=0, step=step.name, limit="address space of the worker", trials=(trial,) * 7, **found)  # type: ignore[arg-type]
+    with Lines(next(run.glob("cells/*/events.jsonl"))) as events:
+        events.append(probed)
+    return report_of(run)
+
+
+def test_the_smallest_memory_stands_with_the_other_memory_figures(tmp_path: Path) -> None:
+    report = searched(tmp_path, smallest_bytes=750 * 2**20, failed_bytes=720 * 2**20)
+    english, chinese = html(report, "en"), html(report, "zh")
+    assert (
+        f"750\u00a0MiB (a short repeat of {report.rows[0].step} works with it; 7 trials, to within 4.0\u00a0%)."
+        in english
+    )
+    assert (
+        f"750\u00a0MiB（以此上限可完成步骤 {report.rows[0].step} 的简短重复；共试 7 次，分辨率 4.0\u00a0%）。"
+        in chinese
+    )
+    for page, words in ((english, EN), (chinese, ZH)):
+        assert f'<a href="#g-smallest">{words["h_smallest"]}</a></th>' in page
+        assert words["g_smallest_text"] in page
+        assert f">{words['line_smallest']}</text>" in page
+    columns = [c.key for c in table_of(report.groups[0]).columns]
+    assert columns.index("h_smallest") == columns.index("h_memory") + 1
+    assert "smallest" not in {lack.what for lack in lacking(report, speaker("en"))}
+
+
+def test_a_smallest_memory_that_is_not_provided_says_why(tmp_path: Path) -> None:
+    report = searched(tmp_path, smallest_bytes=None, reason="not provided for vllm")
+    assert "</a>: unknown; not provided for vllm.</p>" in html(report, "en")
+    assert "</a>: 未知；不支持 vllm。</p>" in html(report, "zh")
+    assert ("Smallest memory", "not provided for vllm") in {(k.what, k.why) for k in lacking(report, speaker("en"))}
+    assert "h_smallest" not in [c.key for c in table_of(report.groups[0]).columns]
+
+
+def test_nothing_is_shown_of_a_smallest_memory_that_nobody_asked_for(tmp_path: Path) -> None:
+    report = report_of(write_run(tmp_path, cells=LADDER[:1]))
+    page = html(report, "en")
+    assert '<a href="#g-smallest">' not in page
+    assert EN["line_smallest"] not in page
+    assert EN["g_smallest_text"] not in page
+    assert "h_smallest" not in [c.key for c in table_of(report.groups[0]).columns]
