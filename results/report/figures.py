@@ -195,6 +195,10 @@ def _bracket(chart: Scatter, x: Scale) -> str:
     )
 
 
+FAR = 11.0
+"""Pixels between a dot and its label from which on a line joins them."""
+
+
 def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:
     a, b = x(dot.x), y(dot.y)
     parts = [title(dot.note)]
@@ -214,6 +218,7 @@ def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:
         ]
     parts.append(_marker(dot.kind, a, b))
     if label is not None:
+        parts.append(_leader(a, b, label))
         parts.append(text(dot.label, label.x + 2, label.y + 11, "name" if dot.on_frontier else "t"))
     kind = f"dot {dot.kind} c{dot.colour % PALETTE}" + (" front" if dot.on_frontier else "")
     return element("a", *parts, href=f"#{dot.anchor}", class_=kind, data_row=dot.anchor, aria_label=dot.note)
@@ -229,3 +234,10 @@ def _marker(kind: str, x: float, y: float) -> str:
             )
         case _:
             return element("circle", cx=x, cy=y, r=5.5, class_="mark")
+
+
+def _leader(px: float, py: float, label: Box) -> str:
+    """A thin line from a dot to a label that found no room beside it."""
+    tx = min(max(px, label.x), label.x + label.width)
+    ty = min(max(py, label.y), label.y + label.height)
+    return line(px, py, tx, ty, "leader") if math.hypot(tx - px, ty - py) > FAR else ""

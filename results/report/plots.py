@@ -83,7 +83,7 @@ def _dot(p: Point, curve: Curve, entry: Entry, t: Speak, names: tuple[str, str])
     )  # fmt: skip
     return Dot(
         anchor=entry.anchor,
-        label=entry.short + (f"  {formats.probability(chance)}" if chance is not None and chance >= 0.005 else ""),
+        label=entry.short,
         note=note,
         x=x,
         y=y,

@@ -17,6 +17,7 @@ from results.report.phrases import sentence
 
 SIGNIFICANT = 0.05
 """Largest p of the paired test against each other variant at which one is called the most accurate."""
+LEAST_CHANCE = 0.005
 SURE_CHEAPEST = 0.975
 """Of two variants that cost the same each would pass by chance in 2.5 % of runs: 5 % together."""
 
@@ -81,6 +82,7 @@ def of_task(group: Group, t: Speak) -> list[Said]:
         Said(t("lead_accuracy"), _best(group, able, t)),
         Said(t("lead_cost"), _cheapest(group, able, t)),
         Said(t("lead_both"), _both(group, entries, t)),
+        *_on_frontier(group, entries, t),
         *_as_good(group, entries, t),
     ]
 
@@ -93,7 +95,7 @@ def _commonest(group: Group, t: Speak) -> str:
 
 def of_all(report: Report, t: Speak) -> list[Said]:
     """How it was measured, what failed and what may not be ranked."""
-    said = [Said(t("lead_how"), _how(report, t))]
+    said = [*_compared(report, t), Said(t("lead_how"), _how(report, t))]
     cells = [cell for run in report.runs for cell in run.cells]
     bad = [f"{c.facts.deployment} ({t('outcome_' + c.outcome)})" for c in cells if c.outcome != "ok"]
     if bad:
@@ -102,6 +104,15 @@ def of_all(report: Report, t: Speak) -> list[Said]:
     if invalid:
         said.append(Said(t("lead_invalid"), t("s_invalid", n=len(invalid), all=len(report.rows))))
     return said
+
+
+def _compared(report: Report, t: Speak) -> list[Said]:
+    """What the short names stand for, where they are one model at several numbers of bits."""
+    bits = {e.row.quantisation: e.row.bits_per_weight for e in report.entries if e.row.bits_per_weight}
+    if len({e.row.model for e in report.entries}) != 1 or len(bits) < 2:
+        return []
+    in_order = sorted(bits.items(), key=lambda b: -(b[1] or 0.0))
+    return [Said(t("lead_what"), t("s_what", bits=t("list").join(f"{name} {value:.3g}" for name, value in in_order)))]
 
 
 def _how(report: Report, t: Speak) -> str:
@@ -129,7 +140,7 @@ def _cheapest(group: Group, able: Sequence[Entry], t: Speak) -> str:
     top = min(able, key=lambda e: e.row.cost_per_1k_samples or 0.0)
     tied = _tied(able, group.cheapest, top, 1 - SURE_CHEAPEST)
     if len(tied) == 1:
-        return t("s_cheapest", a=top.short, **_cost(top, t))
+        return t("s_cheapest", a=top.short, right=_for_right_ones(top, t), **_cost(top, t))
     return t("s_cheapest_tied", names=_names([e.short for e in tied], t), **_cost(top, t))
 
 
@@ -155,6 +166,21 @@ def _both(group: Group, entries: dict[str, Entry], t: Speak) -> str:
         for w, losers in together.items()
     ]
     return t("s_beaten", pairs=t("list").join(pairs))
+
+
+def _on_frontier(group: Group, entries: dict[str, Entry], t: Speak) -> list[Said]:
+    """The chances, the likeliest first; beyond six they stand in the table alone."""
+    known = {name: p for name, p in group.main.probability.items() if p is not None and p >= LEAST_CHANCE}
+    first = sorted(known.items(), key=lambda c: -c[1])[:6]
+    if len(first) < 2:
+        return []
+    chances = t("list").join(f"{entries[name].short} {formats.probability(p)}" for name, p in first)
+    return [Said(t("lead_frontier"), t("s_frontier", chances=chances))]
+
+
+def _for_right_ones(entry: Entry, t: Speak) -> str:
+    cost = entry.row.cost_per_correct
+    return t("s_right", cost=formats.significant(1000 * cost), cur=entry.row.currency or "") if cost else ""
 
 
 def _as_good(group: Group, entries: dict[str, Entry], t: Speak) -> list[Said]:

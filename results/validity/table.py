@@ -37,8 +37,9 @@ _PROFILES = """
 
 A suite's `profile` says how much is asked of a measurement. In `smoke` a measurement that is only too short is a warning ("indicative
 only"), and shares of few answers (B4, B5, B6, F3) fail only when their exact lower 95 % bound is above the limit. In `procurement`
-what must be known and is not (marked *) fails. `plan` and the start of `run` say beforehand which steps will be shorter than `nightly` or
-`procurement` asks, by a rough estimate, and which `limit` or `samples_per_item` would fill them; nothing is refused and nothing made longer.
+what must be known and is not (marked *) fails. `plan` and the start of `run` say beforehand which steps will be shorter than `nightly`
+or `procurement` asks, by a rough estimate, and which `limit` or `samples_per_item` would fill them; nothing is refused
+and nothing made longer.
 
 | profile | steady state | requests for each in flight | percentile that must be backed | repetitions | too short is |
 |---|---|---|---|---|---|

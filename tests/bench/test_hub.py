@@ -64,7 +64,12 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    told: dict[str, object] = {"asked": [], "tells_hash": hashlib.sha256(DATA).hexdigest(), "tells_commit": None, "cut_at": None}
+    told: dict[str, object] = {
+        "asked": [],
+        "tells_hash": hashlib.sha256(DATA).hexdigest(),
+        "tells_commit": None,
+        "cut_at": None,
+    }
     handler = type("ThisHub", (Hub,), told)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
