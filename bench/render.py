@@ -129,7 +129,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
 def render_step(data: TaskData, asking: Asking, load: Load, repeat: int, seed: int) -> tuple[StepFacts, JobStep]:
     """The requests of one task under one load for one deployment, and what is recorded of them."""
     scoring = choose_scoring(data, asking)
-    answers = 1 if scoring != "generate" or data.task.kind == "speed" else _answers_per_item(data, asking)
+    answers = _answers_per_item(data, asking) if scoring == "generate" else 1
     pairs = [(sample, k) for k in range(answers) for sample in data.samples]
     examples = solved(data, scoring)
     prompts = [_after(examples, data.task.prompt(_arranged(data, sample, k, seed), scoring)) for sample, k in pairs]
@@ -194,7 +194,9 @@ def _after(examples: str, prompt: Prompt) -> Prompt:
 
 
 def _answers_per_item(data: TaskData, asking: Asking) -> int:
-    return data.options.samples_per_item or (asking.recipe.samples_per_item if asking.temperature > 0 else 1)
+    """A recipe's K is for answers that are judged; a `speed` step repeats its requests only where the suite asks for a longer step."""
+    recipe = asking.recipe.samples_per_item if asking.temperature > 0 and data.task.kind != "speed" else 1
+    return data.options.samples_per_item or recipe
 
 
 def _arranged(data: TaskData, sample: Sample, repeat: int, seed: int) -> Sample:

@@ -69,7 +69,7 @@ def filler(step: StepFacts, data: TaskData, asked: int) -> str:
     pool = max(data.pool, step.items)
     limit = -(-asked * step.items // step.samples)
     ways = [f"limit = {limit}"] if step.items < limit <= pool else []
-    if step.scoring == "generate" and step.kind != "speed":
+    if step.scoring == "generate":
         ways.append(f"samples_per_item = {-(-asked // step.items)}")
     if ways:
         return f"{' or '.join(ways)} would do"

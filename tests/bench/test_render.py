@@ -127,3 +127,13 @@ def test_the_same_suite_renders_the_same_requests() -> None:
     data = load_tasks({"clinical_qa_en": TaskOptions()}, TASKS, 5, 7, Path())["clinical_qa_en"]
     first, again = (render_step(data, PLAIN, Load(concurrency=1), 0, 7) for _ in range(2))
     assert first == again
+
+
+def test_speed_repeats_its_requests_only_where_the_suite_asks() -> None:
+    def step(**options: int) -> tuple[int, int]:
+        data = load_tasks({"speed": TaskOptions(**options)}, TASKS, None, 0, Path())["speed"]
+        facts, job = render_step(data, R1, Load(concurrency=1), 0, 0)
+        return facts.samples, len({(r.id, r.sampling.seed) for r in job.requests})
+
+    assert step() == (16, 16)
+    assert step(samples_per_item=5) == (80, 80)

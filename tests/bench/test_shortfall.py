@@ -53,11 +53,11 @@ def test_a_limit_is_named_only_where_the_data_have_so_many() -> None:
     assert "100 of 130 requests (limit = 130 or samples_per_item = 2 would do)" in cell(tasks=asked).facts.warnings[0]
 
 
-def test_fixed_requests_cannot_be_filled_and_repeats_are_counted_once() -> None:
+def test_fixed_requests_are_asked_again_and_repeats_are_counted_once() -> None:
     (sentence,) = cell(profile="procurement", tasks=["speed"], repeats=2, load=[{"concurrency": 8}]).facts.warnings
     assert sentence.count("speed@c8") == 1
     assert "16 of 662 requests" in sentence
-    assert "no setting fills it, `speed` has 16 items" in sentence
+    assert "samples_per_item = 42 would do" in sentence
     assert sentence.endswith("every step has 2 of 3 repetitions (repeats = 3)")
 
 
