@@ -269,7 +269,9 @@ def usable_cpus() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def measure_memory_bandwidth(workers: int | None = None, mib_per_array: int = 128, seconds: float = 1.0) -> float | None:
+def measure_memory_bandwidth(
+    workers: int | None = None, mib_per_array: int = 128, seconds: float = 1.0
+) -> float | None:
     """GB/s (10^9) of reading arrays far larger than the caches on all cores at once, best of five rounds; `None` without numpy.
 
     Reading alone, because that is what decoding does with the weights; STREAM's triad (McCalpin) also writes, and would be a ceiling that
