@@ -4,12 +4,15 @@ mend it, 3 a regression or a gate not passed, 130 interrupted (the run can be re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
 
 from bench.config import ConfigError
+
+if TYPE_CHECKING:
+    from results.store import RunDir
 
 OK, CELL_FAILED, USER_ERROR, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 RUNS = Path("results/runs")
@@ -136,7 +139,7 @@ def run(
     finally:
         getattr(watcher, "close", lambda: None)()
     written = _write_report([folder.path], folder.path, tariff or _tariff_of(prepared), "en")
-    _say_end(outcomes, written)
+    _say_end(folder, outcomes, written)
     return OK if all(o == "ok" for o in outcomes.values()) else CELL_FAILED
 
 
@@ -285,10 +288,12 @@ def _write_report(runs: list[Path], out: Path, tariff: Path | None, lang: str) -
     return written
 
 
-def _say_end(outcomes: Mapping[str, str], written: Path) -> None:
+def _say_end(run: "RunDir", outcomes: Mapping[str, str], written: Path) -> None:
     for cell, outcome in outcomes.items():
         if outcome != "ok":
-            print(f"{cell}: {outcome}", file=sys.stderr)
+            ended = run.cell(cell).ended()
+            why = ended.detail.partition("\n")[0] if ended else ""
+            print(f"{cell}: {outcome}{f', {why}' if why else ''}", file=sys.stderr)
     print(f"report: {written}")
 
 

@@ -57,7 +57,12 @@ def run_night(
             f"{suite.name}: [nightly] control `{options.control}` is no deployment; there are {', '.join(names)}"
         )
     night = label or datetime.now(UTC).strftime("%Y-%m-%d")
-    (folder / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        (folder / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}); give another folder with --history"
+        ) from error
     with session.Lock(RunDir(folder)):
         before, _ = entries_of(folder)
         turned = in_turn(suite, len({e.night for e in before if e.suite == suite.name and e.night < night}))

@@ -154,7 +154,7 @@ def _one(
         if privacy.plain and not folder.has_scores():  # killed between the last record and its judging
             folder.write_scores(score_cell(cell, prepared.data, folder.events(), suite.seed))
         if suite.smallest_memory and ended.outcome == "ok" and not _probed(folder):
-            _probe(suite, _settled(prepared, cell, wishes), folder, watcher)
+            _probe(prepared, cell, folder, wishes, watcher)
         return ended.outcome
     folder.make()
     if cell.facts.skipped:
@@ -178,7 +178,7 @@ def _one(
 
     outcome = run_cell(job, open_all, watcher)
     if suite.smallest_memory and outcome == "ok":
-        _probe(suite, settled, folder, watcher)
+        _probe(prepared, cell, folder, wishes, watcher)
     return outcome
 
 
@@ -192,12 +192,16 @@ def _probed(folder: CellDir) -> bool:
     return any(isinstance(event, MemoryProbed) for event in folder.events())
 
 
-def _probe(suite: Suite, cell: CellPlan, folder: CellDir, watcher: Watcher) -> None:
+def _probe(prepared: Prepared, cell: CellPlan, folder: CellDir, wishes: Wishes, watcher: Watcher) -> None:
     """After the measurement, so that it shares the machine with nothing that is measured."""
-    from bench.smallest import ProbeOptions, probe
+    from bench import smallest
 
-    plain = suite.store_text and not suite.redact
-    found = probe(cell, tuple(folder.events()), ProbeOptions(patience_s=suite.load_timeout_s, plain=plain))
+    suite = prepared.suite
+    options = smallest.ProbeOptions(patience_s=suite.load_timeout_s, plain=suite.store_text and not suite.redact)
+    try:
+        found = smallest.probe(_settled(prepared, cell, wishes), tuple(folder.events()), options)
+    except ConfigError as error:  # the run goes on after a crash, and the weights have gone since
+        found = smallest.unknown(smallest.heaviest(cell.steps), str(error))
     with Lines(folder.path / "events.jsonl") as events:
         events.append(found)
         events.sync()

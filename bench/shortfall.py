@@ -11,9 +11,8 @@ import msgspec
 
 from bench.plan import CellPlan
 from bench.render import StepPlan, TaskData
+from results.profiles import FLOORS, PROFILES, Profile
 from results.records import StepFacts
-from results.stats import FLOORS
-from results.validity.base import PROFILES, Profile
 
 
 def warned(cell: CellPlan, data: Mapping[str, TaskData], profile: str) -> CellPlan:

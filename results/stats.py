@@ -5,13 +5,15 @@ sample size with a t quantile); Miller 2024, arXiv 2411.00640 (clustered standar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
 import scipy.stats
 from msgspec import Struct
 from numpy.typing import NDArray
+
+from results.profiles import FLOORS
 
 Floats = NDArray[np.float64]
 
@@ -205,10 +207,6 @@ def percentile_floor(q: float, confidence: float = 0.99) -> int:
         else:
             high = middle
     return high
-
-
-FLOORS: Mapping[float, int] = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662}
-"""`percentile_floor` at 99 % confidence."""
 
 
 def percentile(values: Sequence[float], q: float) -> Percentile:

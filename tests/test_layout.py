@@ -14,7 +14,9 @@ import tasks
 
 ROOT = Path(__file__).parents[1]
 OURS = {"bench", "tasks", "hardware", "results"}
-HEAVY = {"torch", "transformers", "vllm", "llama_cpp", "openai", "pynvml", "amdsmi"}
+STATISTICS = {"scipy", "pandas", "matplotlib"}
+METERS = {"pynvml", "amdsmi"}
+HEAVY = {"torch", "transformers", "vllm", "llama_cpp", "openai", *METERS}
 HOME = {
     "torch": {"transformers.py"},
     "transformers": {"transformers.py"},
@@ -63,6 +65,15 @@ def test_the_command_line_starts_without_an_engine() -> None:
     code = f"import sys, bench.cli, bench.session; print(*({HEAVY!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+def test_planning_loads_neither_an_engine_nor_statistics() -> None:
+    code = (
+        "import sys; from bench.cli import main; status = main(['plan', 'demo', '--json']); "
+        f"print(status, *{HEAVY - METERS | STATISTICS!r} & set(sys.modules), file=sys.stderr)"
+    )
+    planned = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert planned.stderr.strip() == "0"
 
 
 def test_no_stranger_shadows_a_part() -> None:

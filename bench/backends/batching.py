@@ -104,6 +104,7 @@ class Batcher:
 
     def _arrive(self, job: Job) -> None:
         if not isinstance(job, Comparing) or not job.of:
+            self._to_come = 0  # the step of rankings is over, whether or not each of them came
             self._arrived.append(job)
             return
         self._to_come = (self._to_come or job.of) - 1

@@ -17,10 +17,10 @@ from typing import Any
 
 from bench.backends import BackendError, Chunk, Ranking, RankRequest, Request
 from bench.backends.batching import Batcher
-from bench.backends.inflight import Comparing, Sampler, Writing
+from bench.backends.inflight import Sampler, Writing
 from bench.backends.llama_log import Log, buffer_bytes, devices, flash_attention, offloaded_layers
 from bench.backends.llama_native import Chain, Context, Greedy, Library, Model, physical_cores
-from bench.backends.pairs import encode_pairs
+from bench.backends.pairs import comparing
 from bench.backends.streaming import THINK_END, TextStream, Thinking, opens_thinking
 from bench.chat_template import ChatTemplate, TemplateFailure
 from bench.config import ConfigError, LlamaCppSettings
@@ -103,7 +103,8 @@ class LlamaCppBackend:
             job.cancelled = True
 
     def rank(self, request: RankRequest) -> Ranking:
-        job = self._comparing(request)
+        self._must_be_open()
+        job = comparing(self._model, request, self._settings.context)
         self._batcher.submit(job)
         done = job.done.get()
         if isinstance(done, BaseException):
@@ -152,31 +153,6 @@ class LlamaCppBackend:
         if temperature <= 0:
             return lambda: Greedy(self._decoder, banned)
         return lambda: Chain(self._decoder, banned, temperature, top_p, seed)
-
-    def _comparing(self, request: RankRequest) -> Comparing:
-        self._must_be_open()
-        if not request.continuations:
-            raise BackendError("nothing to rank: the request has no continuations")
-        context, continuations = encode_pairs(self._model.encode, request.context, request.continuations)
-        context = context or [self._model.first_token]
-        if not all(continuations):
-            raise BackendError("a continuation has no tokens")
-        longest = len(context) + max(map(len, continuations))
-        if longest > self._settings.context:
-            raise BackendError(
-                f"a context with its continuation has {longest} tokens, more than the {self._settings.context} of `context`"
-            )
-        return Comparing(
-            context=context,
-            continuations=continuations,
-            prefix=self._prefix(request.prefix),
-            turn=request.turn,
-            of=request.of,
-        )
-
-    def _prefix(self, text: str) -> list[int]:
-        """The last token is left out: what follows may melt into it."""
-        return self._model.encode_kept(text)[:-1] if text else []
 
     def _remarks(self) -> list[str]:
         """What a reader of the numbers must know of the file."""

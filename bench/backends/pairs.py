@@ -1,9 +1,41 @@
-"""Context and continuation as tokens, as lm-evaluation-harness splits them. Pure."""
+"""Context and continuation as tokens, as lm-evaluation-harness splits them, and the ranking job made of them. Pure."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Protocol
+
+from bench.backends import BackendError, RankRequest
+from bench.backends.inflight import Comparing
 
 Encode = Callable[[str], list[int]]
+
+
+class Tokens(Protocol):
+    """An engine's tokenizer."""
+
+    @property
+    def first_token(self) -> int:
+        """Stands for an empty context."""
+        ...
+
+    def encode(self, text: str) -> list[int]: ...
+    def encode_kept(self, text: str) -> list[int]: ...
+
+
+def comparing(tokens: Tokens, request: RankRequest, room: int) -> Comparing:
+    """The job of a batcher whose requests hold at most `room` tokens. Raises `BackendError` for what cannot be ranked."""
+    if not request.continuations:
+        raise BackendError("nothing to rank: the request has no continuations")
+    context, continuations = encode_pairs(tokens.encode, request.context, request.continuations)
+    context = context or [tokens.first_token]
+    if not all(continuations):
+        raise BackendError("a continuation has no tokens")
+    longest = len(context) + max(map(len, continuations))
+    if longest > room:
+        raise BackendError(f"a context with its continuation has {longest} tokens, more than the {room} of `context`")
+    # The prefix's last token is left out: what follows may melt into it.
+    prefix = tokens.encode_kept(request.prefix)[:-1] if request.prefix else []
+    return Comparing(context=context, continuations=continuations, prefix=prefix, turn=request.turn, of=request.of)
 
 
 def encode_pairs(encode: Encode, context: str, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:

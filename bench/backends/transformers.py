@@ -19,8 +19,8 @@ from typing import Any
 from bench.backends import BackendError, BackendOutOfMemory, Chunk, Ranking, RankRequest, Request
 from bench.backends.batching import Batcher
 from bench.backends.hf_tokens import Tokens
-from bench.backends.inflight import Comparing, Piece, Writing
-from bench.backends.pairs import encode_pairs
+from bench.backends.inflight import Piece, Writing
+from bench.backends.pairs import comparing
 from bench.backends.streaming import THINK_END, TextStream, Thinking, opens_thinking
 from bench.backends.torch_decoder import PackedAttention, TorchDecoder, memory_watched
 from bench.config import ConfigError, TransformersSettings
@@ -181,7 +181,7 @@ class TransformersBackend:
             job.cancelled = True
 
     def rank(self, request: RankRequest) -> Ranking:
-        job = self._comparing(request)
+        job = comparing(self._tokens, request, self._settings.context)
         self._batcher.submit(job)
         done = job.done.get()
         if isinstance(done, BaseException):
@@ -212,22 +212,6 @@ class TransformersBackend:
             close_thinking=self._tokens.encode_bare(CLOSE_THINKING) if thinks else (),
             ignore_end=exact is not None,
         )
-
-    def _comparing(self, request: RankRequest) -> Comparing:
-        if not request.continuations:
-            raise BackendError("nothing to rank: the request has no continuations")
-        context, continuations = encode_pairs(self._tokens.encode, request.context, request.continuations)
-        context = context or [self._tokens.first_token]
-        if not all(continuations):
-            raise BackendError("a continuation has no tokens")
-        longest = len(context) + max(map(len, continuations))
-        if longest > self._settings.context:
-            raise BackendError(
-                f"a context with its continuation has {longest} tokens, more than the {self._settings.context} of `context`"
-            )
-        # The prefix's last token is left out: what follows may melt into it.
-        prefix = self._tokens.encode_kept(request.prefix)[:-1] if request.prefix else []
-        return Comparing(context=context, continuations=continuations, prefix=prefix)
 
 
 @contextmanager

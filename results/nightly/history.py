@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +46,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     text_hash: str = ""
     weights: str = ""
     """SHA-256 of the weights, where the engine tells it."""
+    asked: str = ""
+    """The model as the suite asks for it: source, file, quantisation, layers."""
 
 
 def read_runs(runs: Path) -> tuple[list[Entry], list[str]]:
@@ -67,6 +70,7 @@ def read_run(run: RunDir) -> list[Entry]:
     if name is None:
         raise ValueError(f"{run.path.name}: not the name of a night's run")
     manifest = run.manifest()
+    asked = {d["name"]: _model_of(d) for d in manifest.suite.get("deployments", ())}
     found: list[Entry] = []
     for cell in load(run, manifest):
         ended = run.cell(cell.facts.id).ended()
@@ -80,6 +84,7 @@ def read_run(run: RunDir) -> list[Entry]:
             outcome=ended.outcome if ended else "interrupted",
             epoch=epoch_of(cell, ended),
             weights=_weights(cell),
+            asked=asked.get(cell.facts.deployment, ""),
         )
         if head.arm == "p":
             head = msgspec.structs.replace(head, epoch=_probe_epoch(cell, head.epoch))
@@ -87,6 +92,10 @@ def read_run(run: RunDir) -> list[Entry]:
         else:
             found += [head, *_figures(cell, head), *_answers(cell, head)]
     return found
+
+
+def _model_of(deployment: dict[str, Any]) -> str:
+    return " ".join(str(deployment[key]) for key in ("model", "file", "quantise", "layers") if deployment.get(key))
 
 
 def _weights(cell: LoadedCell) -> str:
@@ -206,7 +215,10 @@ def read(path: Path) -> list[Entry]:
     import duckdb
 
     with duckdb.connect() as connection:
-        rows = connection.execute(f"SELECT * FROM read_parquet('{_quoted(path)}')").fetchall()
+        columns = ", ".join(
+            f'"{name}"' for name in COLUMNS
+        )  # by name: a file of an older version lacks some, and is made anew
+        rows = connection.execute(f"SELECT {columns} FROM read_parquet('{_quoted(path)}')").fetchall()
     return [Entry(**dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
 

@@ -55,9 +55,9 @@ def swaps(entries: Sequence[Entry], night: str) -> tuple[Swap, ...]:
         last = max((e.night for e in ours if e.night < night), default=None)
         if not tonight or last is None:
             continue
-        after, before = tonight[-1].weights, next(e.weights for e in ours if e.night == last)
-        if after != before:
-            found.append(_swap(name, last, before, after, ours, tonight))
+        after, before = tonight[-1], next(e for e in ours if e.night == last)
+        if after.weights != before.weights and after.asked == before.asked:
+            found.append(_swap(name, last, before.weights, after.weights, ours, tonight))
     return tuple(found)
 
 

@@ -86,11 +86,18 @@ def _smallest(row: Row) -> Shown:
     return Shown(formats.gib(row.smallest_memory_bytes), sort=row.smallest_memory_bytes)
 
 
+def _range_of(row: Row) -> str:
+    """Of the joules of one answer, within the error of the class."""
+    if row.energy_low_j is None or row.energy_high_j is None or not row.samples:
+        return ""
+    return f"{formats.significant(row.energy_low_j / row.samples, 2)} – {formats.significant(row.energy_high_j / row.samples, 2)} J · "
+
+
 def _energy(row: Row) -> Shown:
     if row.energy_per_sample_j is None:
         return EMPTY
     mark = _guess(row)
-    below = f"{mark}{formats.significant(row.mean_power_w)} W, {row.power_class}"
+    below = f"{_range_of(row)}{mark}{formats.significant(row.mean_power_w)} W, {row.power_class}"
     return Shown(f"{mark}{formats.significant(row.energy_per_sample_j)} J", below, row.energy_per_sample_j)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from results.energy import MAX_GAP_S, where_of
-from results.stats import FLOORS
+from results.profiles import FLOORS
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 from results.validity.workload import done
 from results.views import StepRecords

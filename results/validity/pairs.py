@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from results.validity.base import Axis, Check, Finding, Severity, StepView, failed, not_applicable, not_known, passed
+from results.profiles import Severity
+from results.validity.base import Axis, Check, Finding, StepView, failed, not_applicable, not_known, passed
 from results.validity.workload import judged
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
+from results.profiles import PROFILES
 from results.validity import RULES
-from results.validity.base import PROFILES
 from results.validity.pairs import PAIR_RULES
 
 NOT_DECIDED = {

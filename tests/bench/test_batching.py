@@ -390,3 +390,17 @@ def test_what_shares_a_batch_does_not_hang_on_how_quick_a_thread_was() -> None:
 @pytest.mark.parametrize("broken", [0, 5, 11])
 def test_a_context_that_never_comes_is_not_waited_for_for_ever(broken: int) -> None:
     assert steps_of_a_ranking(1, broken)
+
+
+def test_an_answer_does_not_wait_for_a_context_that_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.backends.batching.LATE_S", 3600.0)
+    decoder = HistoryDecoder()
+    batcher = Batcher(decoder, 2)
+    jobs = [Comparing(context=[1, 2, 3], continuations=[[5]], turn=turn, of=3) for turn in (0, 1)]
+    for job in jobs:
+        batcher.submit(job)
+    assert all(isinstance(job.done.get(timeout=30), Ranking) for job in jobs)
+    written = writing(decoder, [1, 2], 3)
+    batcher.submit(written)
+    assert isinstance(written.chunks.get(timeout=30), Chunk)
+    batcher.close()

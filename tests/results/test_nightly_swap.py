@@ -47,5 +47,10 @@ def test_the_probe_stands_apart_from_the_blocks_and_unjudged_answers_are_only_co
     assert mixed.words.endswith("no item was asked of both")
 
 
+def test_a_suite_that_asks_for_another_model_gets_other_weights() -> None:
+    meant = [structs.replace(e, asked="file:new.gguf") for e in AFTER]
+    assert swaps([*BEFORE, *meant], "2") == ()
+
+
 def test_an_engine_that_does_not_tell_its_weights_is_not_suspected() -> None:
     assert swaps([*BEFORE, *(structs.replace(e, weights="") for e in AFTER)], "2") == ()

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from results.profiles import FLOORS
 from results.stats import (
-    FLOORS,
     Interval,
     Item,
     Percentile,

@@ -120,7 +120,10 @@ def test_ten_kills_at_random_moments_and_the_same_200_samples(write_suite: Suite
     tasks = "tasks = ['clinical_qa_en', 'note_summary_en', 'clinical_qa_zh', 'note_summary_zh']\nlimit = 50"
     reply = "Summary: " + "well " * 6
     suite = write_suite(tasks=tasks, slow={"reply": reply, "delay_s": 0.01, "slots": 8})
-    killed_ten_times(suite, tmp_path, most_records=30)
+    reference, folder = killed_ten_times(suite, tmp_path, most_records=30)
+    assert told(folder) == told(reference)
+    assert judged(folder) == judged(reference)
+    assert folder.edits() == []
 
 
 REAL = """
@@ -148,11 +151,15 @@ settings = {{ context = 1536 }}
 def test_ten_kills_of_a_real_model_and_the_same_200_greedy_texts(tmp_path: Path) -> None:
     suite = tmp_path / "suite.toml"
     suite.write_text(REAL + "".join(DEPLOYMENT.format(n) for n in range(4)))
-    killed_ten_times(suite, tmp_path, most_records=40)
+    reference, folder = killed_ten_times(suite, tmp_path, most_records=40)
+    assert sum(len(texts) for texts in told(reference).values()) == 200
+    assert told(folder) == told(reference)
+    assert judged(folder) == judged(reference)
+    assert folder.edits() == []
 
 
-def killed_ten_times(suite: Path, tmp_path: Path, most_records: int) -> None:
-    """Kills worker and parent by turns after 2 to `most_records` new records; what is resumed at last equals an undisturbed run."""
+def killed_ten_times(suite: Path, tmp_path: Path, most_records: int) -> tuple[RunDir, RunDir]:
+    """An undisturbed run, and one whose worker and parent were killed by turns after 2 to `most_records` new records, resumed each time."""
     reference = start_run(suite, tmp_path / "undisturbed")
     assert sum(len(t) for t in told(reference).values()) >= 150
     out, chance = tmp_path / "out", random.Random(20261122)
@@ -171,10 +178,8 @@ def killed_ten_times(suite: Path, tmp_path: Path, most_records: int) -> None:
     program.wait(5 * living.PATIENCE_S)
     folder = only_run(out)
     resume_run(folder)
-    assert told(folder) == told(reference)
-    assert judged(folder) == judged(reference)
-    assert folder.edits() == []
     assert ours() == []
+    return reference, folder
 
 
 def test_power_cut_in_any_byte_of_the_last_record(undisturbed: tuple[Path, RunDir]) -> None:
