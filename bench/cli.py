@@ -28,6 +28,9 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for runs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+Meters = Annotated[
+    Path | None, typer.Option("--meters", help="What else to read (TOML): GPUs by UUID, redfish, ipmi, declared watts.")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -111,14 +114,16 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Of item order, sampling and arrivals.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Permit fetching models and data.")] = False,
     tariff: Annotated[Path | None, typer.Option("--tariff", help="Prices for the report.")] = None,
+    meters: Meters = None,
 ) -> int:
     """Run a suite: every deployment in a process of its own, then the report."""
     from bench import session
     from bench.config import load_suite
-    from hardware import MeterOptions, describe_host, with_memory_bandwidth
+    from hardware import describe_host, load_options, with_memory_bandwidth
     from results.store import RunDir
 
-    wishes = session.Wishes(only=only, limit=limit, seed=seed, download=download)
+    more = load_options(meters) if meters else None
+    wishes = session.Wishes(only=only, limit=limit, seed=seed, download=download, meters=more)
     if resume:
         folder = RunDir(resume)
         wishes = session.Wishes(download=download)
@@ -132,7 +137,7 @@ def run(
     print(f"run: {folder.path}", file=sys.stderr)
     watcher = _watcher(prepared)
     try:
-        outcomes = session.execute(prepared, folder, wishes, MeterOptions(), watcher)
+        outcomes = session.execute(prepared, folder, wishes, watcher)
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: run --resume {folder.path}", file=sys.stderr)
         return INTERRUPTED
@@ -172,6 +177,7 @@ def host(
     egress: Annotated[
         bool, typer.Option("--egress", help="Run a small suite and show that nothing leaves this machine.")
     ] = False,
+    meters: Meters = None,
 ) -> int:
     """Describe this machine: parts, sensors with their evidence class, engines, and what is missing."""
     if egress:
@@ -179,9 +185,10 @@ def host(
 
         return commands.egress(json)
     from bench import tables
-    from hardware import describe_host, sensors
+    from hardware import describe_host, load_options, options_from, sensors
 
-    described, found = describe_host(), sensors()
+    options = options_from(load_options(meters), str(meters)) if meters else None
+    described, found = describe_host(), sensors(options)
     engines = tables.engines()
     if json:
         emit({"host": described, "sensors": found, "engines": engines})

@@ -239,6 +239,8 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     redact: tuple[str, ...] = ()
     """Regular expressions; what they match is replaced before text is stored."""
     tariff: str | None = None
+    meters: dict[str, Any] = {}
+    """What is read beyond what the machine itself offers (docs/power.md); checked against `hardware.MeterOptions`."""
     smallest_memory: bool = False
     """After each cell that ended well: how little memory its heaviest step works with (docs/metrics.md)."""
     nightly: Nightly = Nightly()

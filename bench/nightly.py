@@ -18,7 +18,6 @@ from bench.cli import GATE_FAILED, OK
 from bench.config import ConfigError, Suite, load_suite
 from bench.probe import probe_suite
 from bench.runner import Watcher
-from hardware import MeterOptions
 from results.export import export_run
 from results.nightly import history
 from results.nightly.judge import METRICS, confirm
@@ -123,14 +122,14 @@ def run_block(suite: Suite, base: Path, folder: Path, name: str, wishes: session
     if there:
         run = RunDir(there[-1])
         if run.seal_sha256() is None:
-            session.execute(session.reopen(run, session.Wishes()), run, wishes, MeterOptions(), watcher)
+            session.execute(session.reopen(run, session.Wishes()), run, wishes, watcher)
         return
     deployments = list(suite.deployments)
     random.Random(name).shuffle(deployments)
     shuffled = msgspec.structs.replace(suite, deployments=tuple(deployments))
     prepared = session.prepare(shuffled, base, wishes)
     run = session.start(prepared, folder / "runs", name)
-    session.execute(prepared, run, wishes, MeterOptions(), watcher)
+    session.execute(prepared, run, wishes, watcher)
 
 
 def _confirmed(

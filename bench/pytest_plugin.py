@@ -71,14 +71,13 @@ def _run(suite: str, out: Path, deployment: str, task: str, limit: int | None) -
     from bench.cli import suite_path
     from bench.config import load_suite
     from bench.runner import Watcher
-    from hardware import MeterOptions
     from results.load import load
 
     path, base = suite_path(suite)
     wishes = session.Wishes(limit=limit)
     prepared = session.prepare(_only(load_suite(path), deployment, task), base, wishes)
     run = session.start(prepared, out, None)
-    (outcome,) = session.execute(prepared, run, wishes, MeterOptions(), Watcher()).values()
+    (outcome,) = session.execute(prepared, run, wishes, Watcher()).values()
     (loaded,) = load(run, run.manifest())
     return loaded, outcome
 

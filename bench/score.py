@@ -92,6 +92,7 @@ def _line(task: Task, sample: Sample, record: Answered | Ranked, score: Score) -
         flags=score.flags,
         scorer=f"{task.name}/{task.version}",
         detail=score.detail,
+        self_test=score.self_test,
     )
 
 

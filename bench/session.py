@@ -20,7 +20,7 @@ from bench.render import TaskData, load_tasks
 from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
 from bench.score import score_cell
 from bench.sizing import predict
-from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters
+from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters, options_from
 from results.records import SCHEMA, CellEnded, Manifest, MemoryProbed, Outcome
 from results.store import CellDir, Lines, RunDir, new_run_dir
 from tasks import TASKS
@@ -48,6 +48,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     seed: int | None = None
     download: bool = False
+    meters: Mapping[str, Any] | None = None
+    """Instead of the suite's."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellPlan, ...]
     host: Host
     base: Path
+    meters: MeterOptions = MeterOptions()
 
 
 def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) -> Prepared:
@@ -74,13 +77,15 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
         deployments=chosen,
         limit=wishes.limit if wishes.limit is not None else suite.limit,
         seed=wishes.seed if wishes.seed is not None else suite.seed,
+        meters=suite.meters if wishes.meters is None else dict(wishes.meters),
     )
+    meters = options_from(suite.meters, f"suite `{suite.name}`, [meters]")
     known = TASKS | lm_eval_tasks(suite.task_options(), base, wishes.download)
     data = load_tasks(suite.task_options(), known, suite.limit, suite.seed, base, wishes.download)
     machine = host or describe_host()
     placed = (place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
     cells = tuple(warned(c, data, suite.profile) for c in placed)
-    return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base)
+    return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base, meters=meters)
 
 
 def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
@@ -128,24 +133,20 @@ def reopen(run: RunDir, wishes: Wishes) -> Prepared:
     return prepared
 
 
-def execute(
-    prepared: Prepared, run: RunDir, wishes: Wishes, meters: MeterOptions, watcher: Watcher
-) -> dict[str, Outcome]:
+def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -> dict[str, Outcome]:
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
     outcomes: dict[str, Outcome] = {}
     with Lock(run):
         run.unseal()
         for cell in prepared.cells:
             watcher.cell(cell)
-            outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, meters, watcher)
+            outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, watcher)
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
     return outcomes
 
 
-def _one(
-    prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, meters: MeterOptions, watcher: Watcher
-) -> Outcome:
+def _one(prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, watcher: Watcher) -> Outcome:
     folder = run.cell(cell.facts.id)
     ended = folder.ended()
     suite = prepared.suite
@@ -174,7 +175,7 @@ def _one(
     )
 
     def open_all(watched: WatchedProcess) -> Any:
-        return open_meters(watched, meters)
+        return open_meters(watched, prepared.meters)
 
     outcome = run_cell(job, open_all, watcher)
     if suite.smallest_memory and outcome == "ok":

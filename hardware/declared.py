@@ -4,7 +4,7 @@ import time
 
 from msgspec import Struct
 
-from hardware.base import MeterInfo, Reading
+from hardware.base import MeterInfo, Reading, SensorReport
 
 
 class DeclaredOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,3 +47,14 @@ class DeclaredMeter:
         )
 
     def close(self) -> None: ...
+
+
+def report(options: DeclaredOptions) -> SensorReport:
+    return SensorReport(
+        interface="declared",
+        usable=True,
+        evidence="E3",
+        boundary=options.boundary,
+        devices=("declared",),
+        note=DeclaredMeter(options).describe().note,
+    )

@@ -4,6 +4,7 @@ Most controllers refresh no faster than once a second and average as they like, 
 wall meter. A controller whose power reading is deactivated repeats an old value, which is not taken.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -93,11 +94,32 @@ class IpmiMeter:
     def close(self) -> None: ...
 
 
-def report(root: Path = ROOT) -> SensorReport:
-    """Whether it could be asked; the controller itself is left alone."""
-    devices = [p for p in ("dev/ipmi0", "dev/ipmi/0", "dev/ipmidev/0") if (root / p).exists()]
-    if shutil.which("ipmitool") is None or not devices:
-        note = "no ipmitool" if shutil.which("ipmitool") is None else "no /dev/ipmi0 (a virtual machine, or no driver)"
-        return SensorReport(interface="ipmi", usable=False, evidence="M2", boundary="node_ac", note=note)
-    note = "can be asked with the rights of root; turn it on in the options to measure the whole node"
-    return SensorReport(interface="ipmi", usable=True, evidence="M2", boundary="node_ac", devices=("node",), note=note)
+def report(root: Path = ROOT, asked: bool = False) -> SensorReport:
+    """Whether it could be asked; the controller itself is left alone unless the options want it."""
+    missing = _missing(root)
+    if asked and not missing:
+        try:
+            IpmiMeter()
+        except IpmiError as error:
+            missing = str(error)
+    note = missing or ("" if asked else "not asked; write `ipmi = true` in the meters' options to measure the whole node")
+    return SensorReport(
+        interface="ipmi",
+        usable=asked and not missing,
+        evidence="M2",
+        boundary="node_ac",
+        devices=("node",) if asked and not missing else (),
+        note=note,
+    )
+
+
+def _missing(root: Path) -> str:
+    """What stands in the way; empty where nothing does."""
+    devices = [root / p for p in ("dev/ipmi0", "dev/ipmi/0", "dev/ipmidev/0") if (root / p).exists()]
+    if shutil.which("ipmitool") is None:
+        return "no ipmitool"
+    if not devices:
+        return "no /dev/ipmi0 (a virtual machine, or no driver)"
+    if not os.access(devices[0], os.R_OK | os.W_OK):
+        return f"{devices[0]} may not be opened: it takes root, or a group that your administrator gives it to"
+    return ""

@@ -1,12 +1,16 @@
 """Which meters there are here: an explicit list, each interface in the file of its name."""
 
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
+from typing import Any, Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
-from hardware import amd, ascend, estimate, ipmi, machine, nvml, rapl, redfish, xpu
-from hardware.base import Meter, SensorReport, WatchedProcess
+from hardware import amd, ascend, declared, estimate, ipmi, machine, nvml, rapl, redfish, xpu
+from hardware.base import HardwareError, Meter, MeterInfo, Reading, SensorReport, WatchedProcess
 from hardware.declared import DeclaredMeter, DeclaredOptions
 from hardware.ipmi import IpmiMeter
 from hardware.machine import ROOT
@@ -18,14 +22,62 @@ ABSENT = (nvml.NvmlError, amd.AmdError, ascend.AscendError, xpu.XpuError, rapl.R
 """What an interface raises that is not there; `sensors` tells why."""
 
 
+Measured = Literal["nvml", "amd", "ascend", "xpu", "rapl", "redfish", "ipmi"]
+
+
 class MeterOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is read beyond what the machine itself offers."""
+    """What is read beyond what the machine itself offers: a suite's `[meters]`, or the file of `--meters`."""
 
     gpus: tuple[str, ...] = ()
     """Beginnings of the UUIDs of the NVIDIA GPUs to read; empty: all."""
     redfish: RedfishOptions | None = None
     ipmi: bool = False
     declared: DeclaredOptions | None = None
+    calibrated: dict[Measured, date] = {}
+    """Meters that were compared with a wall meter, and when."""
+
+
+class CalibratedMeter:
+    """A meter that somebody compared with a wall meter; its readings are what they were."""
+
+    def __init__(self, meter: Meter, day: date) -> None:
+        self._meter, self._day = meter, day
+
+    def describe(self) -> MeterInfo:
+        info = self._meter.describe()
+        kept = [part for part in info.note.split("; ") if part and not part.startswith("uncalibrated")]
+        return structs.replace(info, note="; ".join([*kept, f"calibrated {self._day} against a wall meter"]))
+
+    def read(self) -> tuple[Reading, ...]:
+        return self._meter.read()
+
+    def close(self) -> None:
+        self._meter.close()
+
+
+def options_from(raw: Mapping[str, Any], where: str) -> MeterOptions:
+    """Checked strictly; raises `HardwareError` with the place of the mistake. No address may hold a password: options are written down."""
+    try:
+        options = msgspec.convert(raw, MeterOptions)
+    except msgspec.ValidationError as error:
+        raise HardwareError(f"{where}: {error}") from error
+    if options.redfish and "@" in options.redfish.url:
+        raise HardwareError(
+            f"{where}: `redfish.url` holds a name or password; put them into {options.redfish.credentials_env}"
+        )
+    return options
+
+
+def load_options(path: Path) -> dict[str, Any]:
+    """The file of `--meters` as a table. Raises `HardwareError`."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HardwareError(f"{path}: cannot be read ({error.strerror}); give the meters' options (TOML)") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HardwareError(f"{path}: not valid TOML: {error}") from error
+    options_from(raw, str(path))
+    return raw
 
 
 def open_meters(watched: WatchedProcess, options: MeterOptions | None = None, root: Path = ROOT) -> tuple[Meter, ...]:
@@ -49,7 +101,8 @@ def open_meters(watched: WatchedProcess, options: MeterOptions | None = None, ro
         found.append(IpmiMeter())
     if options.declared:
         found.append(DeclaredMeter(options.declared))
-    return tuple(found)
+    days: Mapping[str, date] = {str(name): day for name, day in options.calibrated.items()}
+    return tuple(CalibratedMeter(m, days[name]) if (name := m.describe().meter) in days else m for m in found)
 
 
 def _accelerators(tree: ProcessTree, options: MeterOptions, root: Path) -> tuple[Callable[[], Meter], ...]:
@@ -74,6 +127,7 @@ def sensors(options: MeterOptions | None = None, root: Path = ROOT) -> tuple[Sen
     """Every interface: usable here or not, its class of evidence, and why or what would give better."""
     options = options or MeterOptions()
     tree = ProcessTree(WatchedProcess(), root)
+    last = (declared.report(options.declared),) if options.declared else ()
     return (
         SensorReport(
             interface="memory",
@@ -83,12 +137,13 @@ def sensors(options: MeterOptions | None = None, root: Path = ROOT) -> tuple[Sen
             devices=("host",),
             note="resident memory of the worker's process tree, from /proc",
         ),
-        nvml.report(tree),
+        nvml.report(tree, options.gpus),
         amd.report(tree),
         ascend.report(tree),
         xpu.report(root),
         rapl.report(root),
         redfish.report(options.redfish),
-        ipmi.report(root),
+        ipmi.report(root, options.ipmi),
         estimate.report(root),
+        *last,
     )

@@ -22,8 +22,8 @@ DETAIL_NS = 450_000_000
 MIG_NOTE = "MIG is on: the board's power belongs to all its slices and is not attributed to one"
 VGPU_NOTE = "a vGPU guest: the board's power belongs to all its guests and is not attributed to one"
 HIDDEN_NOTE = (
-    "process ids are hidden by a container: our memory is the device's change since before the worker, and only processes that were "
-    "there before it count as foreign; run with --pid=host to tell them apart"
+    "process ids are hidden by a container: where the driver does not tell our memory it is the device's change since before the worker, "
+    "and only processes that were there before it can be told to be foreign; run with --pid=host to tell them apart"
 )
 
 
@@ -89,7 +89,9 @@ class NvmlMeter:
             self._devices = self._find(uuids)
             if not self._devices:
                 raise NvmlError(f"no GPU with UUID {', '.join(uuids)}" if uuids else "the driver lists no GPU")
-            self._counted = any(self._energy_j(d) is not None for d in self._devices if not d.lost)
+            alive = [d for d in self._devices if not d.lost]
+            self._counted = any(self._energy_j(d) is not None for d in alive)
+            self._reasons = _reasons_call(self._nvml, alive)
         except self._nvml.NVMLError as error:
             self.close()
             raise NvmlError(f"the NVIDIA driver does not answer: {error}") from error
@@ -155,7 +157,7 @@ class NvmlMeter:
             power_w = self._power_w(device)
             memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, device.handle)
             detail = self._detail(device, memory, now_ns)
-            throttle = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, device.handle)
+            throttle = _ask(nvml, self._reasons, device.handle)
         except nvml.NVMLError as error:
             return Reading(time_ns=self._clock(), meter="nvml", device=device.name, error=str(error))
         if device.whole and energy_j is None and power_w is None and memory is None:
@@ -214,7 +216,11 @@ class NvmlMeter:
         }
 
     def _processes(self, device: _Device, used_bytes: int | None) -> dict[str, int | None]:
-        """Our memory on the device and how many strangers compute on it."""
+        """Our memory on the device and how many strangers compute on it.
+
+        Inside a container a driver lists the host's ids, or ids of a thread, or nobody, or us with 0 bytes (NVIDIA/nvidia-docker issue
+        1483, open-gpu-kernel-modules pull request 614, Project-HAMi/HAMi-core issue 112). None of that is "no memory" or "nobody".
+        """
         nvml = self._nvml
         listed = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device.handle)
         if listed is None:
@@ -222,18 +228,21 @@ class NvmlMeter:
         pids = frozenset(p.pid for p in listed)
         if self._tree.pid is None:
             device.before_pids, device.before_bytes = pids, used_bytes
-            return {"memory_bytes": None, "foreign_processes": len(pids)}
+            return {"memory_bytes": None, "foreign_processes": self._seen(pids)}
         ours = self._tree.known_pids()
         if pids - ours - self._strangers:
             ours = self._tree.known_pids(fresh=True)
             self._strangers |= pids - ours
-        known = [p.usedGpuMemory for p in listed if p.pid in ours]
         foreign = pids - ours if self._sees_all else (pids - ours) & device.before_pids
-        if known and None not in known:
-            return {"memory_bytes": int(sum(known)), "foreign_processes": len(foreign)}
-        if known or (pids - ours and not self._sees_all):
-            return {"memory_bytes": _growth(device, used_bytes, foreign), "foreign_processes": len(foreign)}
-        return {"memory_bytes": 0, "foreign_processes": len(foreign)}
+        told = [p.usedGpuMemory for p in listed if p.pid in ours]
+        memory: int | None = int(sum(told)) if None not in told else None
+        if (told and not all(told)) or not (told or self._sees_all):
+            memory = _growth(device, used_bytes, foreign)
+        return {"memory_bytes": memory, "foreign_processes": self._seen(foreign)}
+
+    def _seen(self, foreign: frozenset[int]) -> int | None:
+        """How many; that there are none is known only to who sees all processes."""
+        return len(foreign) if foreign or self._sees_all else None
 
 
 def _growth(device: _Device, used_bytes: int | None, foreign: frozenset[int]) -> int | None:
@@ -241,6 +250,13 @@ def _growth(device: _Device, used_bytes: int | None, foreign: frozenset[int]) ->
     if used_bytes is None or device.before_bytes is None or foreign or device.before_pids:
         return None
     return max(0, used_bytes - device.before_bytes)
+
+
+def _reasons_call(nvml: Any, devices: list[_Device]) -> Callable[..., Any]:
+    """What holds the clocks down. Old drivers know the call by its older name only; the bits are the same."""
+    newer, older = nvml.nvmlDeviceGetCurrentClocksEventReasons, nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    told = (f for f in (newer, older) if any(_ask(nvml, f, d.handle) is not None for d in devices))
+    return next(told, newer)  # type: ignore[no-any-return]
 
 
 def _mig(nvml: Any, handle: Any) -> bool:
@@ -314,6 +330,7 @@ def _settings(nvml: Any, handle: Any) -> dict[str, str | None]:
     vbios = _ask(nvml, nvml.nvmlDeviceGetVbiosVersion, handle)
     persistence = _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle)
     mode = _ask(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
+    clock = _ask(nvml, nvml.nvmlDeviceGetApplicationsClock, handle, nvml.NVML_CLOCK_SM)
     generation = _ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)
     width = _ask(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle)
     return {
@@ -323,6 +340,7 @@ def _settings(nvml: Any, handle: Any) -> dict[str, str | None]:
         "mig_layout": _mig_layout(nvml, handle) if mig and mig[0] else None,
         "persistence": None if persistence is None else ("on" if persistence else "off"),
         "virtualisation": None if mode is None else str(mode),
+        "applications_clock_mhz": None if clock is None else str(clock),
         "pcie_generation_max": None if generation is None else str(generation),
         "pcie_width": None if width is None else str(width),
     }
@@ -338,9 +356,9 @@ def _mig_layout(nvml: Any, handle: Any) -> str:
     return ",".join(found)
 
 
-def report(tree: ProcessTree) -> SensorReport:
+def report(tree: ProcessTree, uuids: tuple[str, ...] = ()) -> SensorReport:
     try:
-        meter = NvmlMeter(tree)
+        meter = NvmlMeter(tree, uuids)
     except NvmlError as error:
         return SensorReport(interface="nvml", usable=False, evidence="M3", boundary="gpu", note=str(error))
     info = meter.describe()

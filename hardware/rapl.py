@@ -2,11 +2,14 @@
 
 Each top-level `package-*` zone counts once, and its `dram` part where there is one. `core` and `uncore` are parts of a package and `psys`
 contains packages, so none of them is added; `intel-rapl-mmio` shows the same packages a second time. The counter wraps at
-`max_energy_range_uj` and is unrolled here, so that `energy_j` only grows. Source: Linux Documentation/power/powercap/powercap.rst.
+`max_energy_range_uj` and is unrolled here, so that `energy_j` only grows. A counter that went back without having been near its end was
+reset (a machine that slept): that is passed on as it is, and the window is not trusted. Source: Linux
+Documentation/power/powercap/powercap.rst.
 """
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,6 +21,9 @@ HOW = (
     "the counters are for root since CVE-2020-8694: run the harness in a group that a udev rule of your administrator lets read them, or "
     "let a small privileged reader pass them on; do not open them to everybody"
 )
+
+MOST_W = 5_000.0
+"""No package draws as much: a counter that would have had to, to come round, did not come round."""
 
 
 class RaplError(HardwareError):
@@ -52,12 +58,13 @@ def find_zones(root: Path = ROOT) -> list[Zone]:
 class RaplMeter:
     """All packages of the host. Raises `RaplError` when there are none or one of them may not be read."""
 
-    def __init__(self, root: Path = ROOT) -> None:
-        self._zones = find_zones(root)
+    def __init__(self, root: Path = ROOT, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._zones, self._clock = find_zones(root), clock
         if not self._zones:
             raise RaplError("no RAPL counters under /sys/class/powercap (a virtual machine never has them)")
         self._turns = {zone.device: 0 for zone in self._zones}
-        self._last: dict[str, int] = {}
+        self._last: dict[str, tuple[int, int]] = {}
+        """Counter and time of the reading before."""
         for zone in self._zones:
             try:
                 (zone.path / "energy_uj").read_text()
@@ -85,11 +92,13 @@ class RaplMeter:
         try:
             now_uj = int((zone.path / "energy_uj").read_text())
         except (OSError, ValueError) as error:
-            return Reading(time_ns=time.monotonic_ns(), meter="rapl", device=zone.device, error=str(error))
-        now_ns = time.monotonic_ns()
-        if now_uj < self._last.get(zone.device, 0):
+            return Reading(time_ns=self._clock(), meter="rapl", device=zone.device, error=str(error))
+        now_ns = self._clock()
+        before_uj, before_ns = self._last.get(zone.device, (0, now_ns))
+        most_uj = MOST_W * (now_ns - before_ns) / 1e3 + MOST_W * 1e6
+        if now_uj < before_uj and now_uj + zone.range_uj - before_uj <= most_uj:
             self._turns[zone.device] += 1
-        self._last[zone.device] = now_uj
+        self._last[zone.device] = (now_uj, now_ns)
         total_uj = now_uj + self._turns[zone.device] * zone.range_uj
         return Reading(time_ns=now_ns, meter="rapl", device=zone.device, energy_j=total_uj / 1e6)
 

@@ -15,6 +15,11 @@ from hardware.base import HardwareError, MeterInfo, Reading, SensorReport
 
 PERIOD_S = 1.0
 TIMEOUT_S = 2.0
+NOT_A_NODE = frozenset(
+    {"Card", "Component", "Drawer", "Expansion", "HeatExchanger", "IPBasedDrive", "ImmersionTank", "Module", "Pod", "PowerStrip", "Rack",
+     "RackGroup", "Row", "Shelf", "Sidecar", "StorageEnclosure", "Zone"}
+)  # fmt: skip
+"""Values of ChassisType that are a part of a node or hold several. A board of GPUs has a chassis of its own that tells its power."""
 
 
 class RedfishError(HardwareError):
@@ -28,7 +33,7 @@ class RedfishOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`https://bmc.example`."""
     credentials_env: str = "BEDSIDE_REDFISH"
     chassis: str | None = None
-    """Id of the chassis; `None`: the first one that tells its power."""
+    """Id of the chassis; `None`: the first one of a whole node that tells its power."""
     boundary: str = "node_ac"
     """`node_ac` at the plug, `node_dc` behind the supply; the controller's manual says which."""
     ca_file: str | None = None
@@ -49,9 +54,9 @@ class RedfishMeter:
             raise
 
     def _find(self) -> tuple[str, str]:
-        """The resource that tells the power, and what is known of its averaging."""
+        """The resource that tells the power, which chassis it is of, and what is known of its averaging."""
         asked = self._options.chassis
-        chassis = [f"/redfish/v1/Chassis/{asked}"] if asked else self._members()
+        chassis = [f"/redfish/v1/Chassis/{asked}"] if asked else [c for c in self._members() if self._is_node(c)]
         for base in chassis:
             for path in (f"{base}/EnvironmentMetrics", f"{base}/Power"):
                 try:
@@ -59,8 +64,18 @@ class RedfishMeter:
                 except RedfishError:
                     continue
                 if power_of(body) is not None:
-                    return path, averaging_of(body)
-        raise RedfishError(f"{self._options.url}: no chassis tells its power ({', '.join(chassis) or 'none listed'})")
+                    return path, "; ".join(filter(None, [f"chassis {base.rsplit('/', 1)[-1]}", averaging_of(body)]))
+        raise RedfishError(
+            f"{self._options.url}: no chassis of a whole node tells its power ({', '.join(chassis) or 'none listed'}); "
+            "name the one to read as `chassis`"
+        )
+
+    def _is_node(self, path: str) -> bool:
+        """A chassis that does not say what it is gets the benefit of the doubt."""
+        try:
+            return self._get(path).get("ChassisType") not in NOT_A_NODE
+        except RedfishError:
+            return True
 
     def _members(self) -> list[str]:
         body = self._get("/redfish/v1/Chassis")
@@ -165,7 +180,7 @@ def report(options: RedfishOptions | None) -> SensorReport:
             usable=False,
             evidence="M2",
             boundary="node_ac",
-            note="not asked; name the management controller's address in the options to measure the whole node",
+            note="not asked; name the management controller's address as `url` under `[redfish]` in the meters' options to measure the whole node",
         )
     try:
         meter = RedfishMeter(options)

@@ -206,7 +206,8 @@ def window_energy(series: Series, start_ns: int, end_ns: int, where: Where | Non
     """Energy between two instants by the best evidence that covers the part that does the work.
 
     A node sensor wins; else GPU and CPU are added when both are measured (M3 or M4), the class being the worse of the two; else the
-    best single meter. A better meter that failed is named in `notes`. The meters of this host say nothing of a remote server, unless
+    best single meter. A meter of as good a class that failed is named in `notes`: of two makers' cards the other one's watts are not this
+    model's. The meters of this host say nothing of a remote server, unless
     they are a node's.
     """
     meters = [m for m in series.meters.values() if m.evidence in CLASSES and _suits(m, where)]
@@ -221,8 +222,16 @@ def window_energy(series: Series, start_ns: int, end_ns: int, where: Where | Non
     if not known:
         return structs.replace(sorted(found, key=_rank)[0], reason="; ".join(dict.fromkeys(f.reason for f in found)))
     best = known[0]
-    failed = tuple(f.reason for f in found if f.value_j is None and _rank(f) < _rank(best))
+    failed = tuple(f.reason for f in found if f.value_j is None and _class(f) <= _class(best))
     return structs.replace(best, notes=best.notes + failed)
+
+
+def like(whole: Energy, part: Energy) -> Energy:
+    """The energy of a part of the step; unknown where it would stand under a label that is the whole's and too good for it."""
+    if part.value_j is None or (part.meters == whole.meters and (part.evidence or "") <= (whole.evidence or "")):
+        return part
+    reason = f"{'+'.join(part.meters)} ({part.evidence}) instead of {'+'.join(whole.meters) or 'nothing'} ({whole.evidence})"
+    return structs.replace(part, value_j=None, low_j=None, high_j=None, reason=reason)
 
 
 def _suits(info: MeterInfo, where: Where | None) -> bool:
@@ -272,10 +281,13 @@ def _pairs(series: Series, start_ns: int, end_ns: int, where: Where | None) -> l
 
 def _rank(energy: Energy) -> tuple[int, int]:
     """Node sensors, then GPU and CPU together, then by class."""
-    index = CLASSES.index(energy.evidence) if energy.evidence in CLASSES else len(CLASSES)
     if energy.evidence in ("M1", "M2"):
-        return 0, index
-    return (1, index) if energy.boundary == "gpu+cpu" else (2, index)
+        return 0, _class(energy)
+    return (1 if energy.boundary == "gpu+cpu" else 2), _class(energy)
+
+
+def _class(energy: Energy) -> int:
+    return CLASSES.index(energy.evidence) if energy.evidence in CLASSES else len(CLASSES)
 
 
 def cross_check(series: Series, start_ns: int, end_ns: int, meters: tuple[str, ...]) -> float | None:

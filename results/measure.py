@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from results.energy import Energy, cross_check, where_of, window_energy
+from results.energy import Energy, cross_check, like, where_of, window_energy
 from results.memory import Memory, memory_of
 from results.phases import Phases, phases_of
 from results.records import Answered, Ranked
@@ -199,7 +199,7 @@ def measure(step: StepRecords, series: Series) -> Measured | None:
         return None
     where = where_of(step.engine.device if step.engine else None)
     energy = window_energy(series, step.span.start_ns, step.span.end_ns, where)
-    steady = _steady(step, series)
+    steady = _steady(step, series, energy)
     return Measured(
         seconds=step.span.seconds,
         accuracy=accuracy_of(step),
@@ -216,7 +216,7 @@ def measure(step: StepRecords, series: Series) -> Measured | None:
     )
 
 
-def _steady(step: StepRecords, series: Series) -> Steady | None:
+def _steady(step: StepRecords, series: Series, whole: Energy) -> Steady | None:
     window = steady_window(step)
     if window is None:
         return None
@@ -230,5 +230,5 @@ def _steady(step: StepRecords, series: Series) -> Steady | None:
         prompt=throughput(prompt, window) if prompt is not None else unknown("batch_means"),
         output_tokens=tokens_in(output, window) if output is not None else None,
         level=stationarity(main, window) if main is not None else Stationarity(spread=None, drifts=None),
-        energy=window_energy(series, window.start_ns, window.end_ns, where),
+        energy=like(whole, window_energy(series, window.start_ns, window.end_ns, where)),
     )

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from msgspec import Struct
 
-from results.energy import Energy, where_of, window_energy
+from results.energy import Energy, like, where_of, window_energy
 from results.records import Answered
 from results.series import Series, Window
 from results.stats import Floats
@@ -51,7 +51,7 @@ def phases_of(step: StepRecords, series: Series, whole: Energy, steady: Window |
     if whole.value_j is None:
         return Phases(reason=f"no energy: {whole.reason}")
     if step.ranked and not step.answered:
-        return _reading_only(step, series, steady)
+        return _reading_only(step, series, whole, steady)
     if step.facts.concurrency != 1:
         return Phases(reason="requests overlap at this load: one is read while another is written")
     if whole.estimated:
@@ -62,14 +62,13 @@ def phases_of(step: StepRecords, series: Series, whole: Energy, steady: Window |
     return parts if isinstance(parts, Phases) else fit(parts)
 
 
-def _reading_only(step: StepRecords, series: Series, steady: Window | None) -> Phases:
+def _reading_only(step: StepRecords, series: Series, whole: Energy, steady: Window | None) -> Phases:
     pieces = prompt_pieces(step.ranked)
     if steady is None or pieces is None:
         return Phases(reason="no steady state, or prompt tokens that were not counted")
     tokens = tokens_in(pieces, steady)
-    energy = window_energy(
-        series, steady.start_ns, steady.end_ns, where_of(step.engine.device if step.engine else None)
-    )
+    where = where_of(step.engine.device if step.engine else None)
+    energy = like(whole, window_energy(series, steady.start_ns, steady.end_ns, where))
     if energy.value_j is None or tokens <= 0:
         return Phases(reason=f"no energy of the steady state: {energy.reason}")
     return Phases(prefill_j=energy.value_j / tokens, method="prefill_only", reason="nothing is generated")

@@ -3,7 +3,8 @@
 All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clock anchor. History of the schema:
 
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
-`Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`.
+`Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
+`Scored.self_test`.
 """
 
 from typing import Any, Literal
@@ -232,6 +233,8 @@ class Scored(Struct, frozen=True, kw_only=True):
     scorer: str
     """`task/version` of the code that judged."""
     detail: str = ""
+    self_test: float | None = None
+    """What the scorer gave the reference itself, 1 where its tokenizer knows the language; None where no text is compared by its words."""
 
 
 class MeterInfo(Struct, frozen=True, kw_only=True, tag=True):

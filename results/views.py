@@ -64,6 +64,7 @@ class CellRecords(Struct, frozen=True, kw_only=True):
     """One cell of one run. `series` holds its telemetry."""
 
     run: str
+    created_utc: str = ""
     profile: str
     host: dict[str, Any]
     facts: CellFacts
@@ -149,6 +150,7 @@ def read_cell(
     ended = next((e for e in reversed(gathered.ends) if e.time_ns >= last_start_ns), None)
     return CellRecords(
         run=manifest.run,
+        created_utc=manifest.created_utc,
         profile=manifest.profile,
         host=manifest.host,
         facts=facts,

@@ -88,6 +88,8 @@ class Score(Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     flags: tuple[str, ...] = ()
     detail: str = ""
+    self_test: float | None = None
+    """What the scorer gives the reference itself; `None` where no text is compared by its words."""
 
 
 class Task(Struct, frozen=True, kw_only=True):

@@ -122,6 +122,8 @@ def score(language: Language, sample: Sample, scoring: Scoring, answer: Answer) 
     drugs = unsupported_drugs(sample.input, sample.extra["drugs"], reply.final)
     wrong = [fact for fact in sample.extra["facts"] if judged[fact.id] == "contradicted"]
     critical = [fact for fact in wrong if fact.category in CRITICAL]
+    from tasks.rouge import self_overlap
+
     metrics = _measures(language, sample, reply.final)
     copied = metrics["copied_share"] >= COPIED_SHARE and metrics["length_ratio"] >= COPIED_LENGTH
     recalled = sum(finding == "recalled" for finding in judged.values())
@@ -150,6 +152,7 @@ def score(language: Language, sample: Sample, scoring: Scoring, answer: Answer) 
         },
         flags=flags,
         detail=_detail(wrong, numbers, drugs),
+        self_test=self_overlap(sample.target, language),
     )
 
 

@@ -51,6 +51,14 @@ def rouge(reference: str, summary: str, language: str) -> dict[str, float]:
     return {name: float(scores[key].fmeasure) for key, name in NAMES.items()}
 
 
+@lru_cache(maxsize=4096)
+def self_overlap(reference: str, language: str) -> float | None:
+    """ROUGE-L of a reference with itself: 1, or less where the tokenizer does not know the language. `None` without
+    words or without `rouge-score`.
+    """
+    return rouge(reference, reference, language).get("rouge_l") if reference.strip() else None
+
+
 def length(text: str, language: str) -> int:
     """Tokens as ROUGE counts them, at least 1 so that it can be divided by."""
     return max(1, len((_CHINESE if language == "zh" else _ENGLISH).findall(text.lower())))

@@ -76,7 +76,7 @@ def writing_task(
 
 def score(about: About, closed: bool, sample: Sample, scoring: Scoring, answer: Answer) -> Score:
     """Judge a text. Without `rouge-score` the headline is unknown, which is an error and no zero."""
-    from tasks.rouge import length, rouge
+    from tasks.rouge import length, rouge, self_overlap
 
     if answer.finish == "error":
         return Score(value=None, verdict="error", detail=answer.error or "the request failed")
@@ -109,7 +109,12 @@ def score(about: About, closed: bool, sample: Sample, scoring: Scoring, answer: 
     }
     flags = (*reply.flags, *(name for name, there in signs.items() if there))
     return Score(
-        value=metrics[METRIC], verdict=_verdict(flags), metrics=metrics, flags=flags, detail=_detail(numbers, drugs)
+        value=metrics[METRIC],
+        verdict=_verdict(flags),
+        metrics=metrics,
+        flags=flags,
+        detail=_detail(numbers, drugs),
+        self_test=self_overlap(sample.target, about.language),
     )
 
 

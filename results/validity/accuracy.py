@@ -106,6 +106,20 @@ def position(view: StepView) -> Check:
     return passed(seen)
 
 
+def knows_its_language(view: StepView) -> Check:
+    """F10"""
+    told = [s.self_test for s in view.step.scores if s.self_test is not None]
+    if not told:
+        if view.step.facts.kind == "summary" and view.step.scores:
+            return not_known("the scorer did not record what it gives a reference itself")
+        return not_applicable("no text is compared by its words")
+    if min(told) < 1 - 1e-9:
+        bad = sum(t < 1 - 1e-9 for t in told)
+        text = f"{bad} of {len(told)} references score less than 1 against themselves, down to {min(told):.2f}: the scorer does not know their words"
+        return failed(f"{min(told):.2f}", text)
+    return passed(f"1.00 in {len(told)}")
+
+
 def errors_are_errors(view: StepView) -> Check:
     """F11"""
     if not view.step.scores:
@@ -160,6 +174,14 @@ RULES = (
         title="bias to a position of the options",
         threshold="RStd <= 5 pp",
         check=position,
+    ),
+    Rule(
+        id="F10",
+        severity="I",
+        axis="accuracy",
+        title="the scorer knows the language's words",
+        threshold="a text scores 1 against itself",
+        check=knows_its_language,
     ),
     Rule(
         id="F11",

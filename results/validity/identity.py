@@ -3,9 +3,12 @@
 from itertools import pairwise
 from typing import Any
 
+from results.energy import where_of
 from results.memory import gpus
 from results.records import Answered
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
+
+LEAST_FREE_BYTES = 10_000_000_000
 
 
 def fingerprint(view: StepView) -> Check:
@@ -59,9 +62,12 @@ def device(view: StepView) -> Check:
 def alone(view: StepView) -> Check:
     """A4"""
     series, span = view.cell.series, view.span
+    if where_of(view.step.engine.device if view.step.engine else None) == "cpu":
+        return not_applicable("no accelerator in use")
     seen = gpus(series, "foreign_processes")
     if not seen:
-        return not_applicable("no accelerator was read")
+        read = gpus(series, "memory_used_bytes") or gpus(series, "energy_j")
+        return not_known("who else computes on it is not told") if read else not_applicable("no accelerator was read")
     crowded = [
         d
         for m, d in seen
@@ -77,6 +83,9 @@ def quiet(view: StepView) -> Check:
     swapped = _rise(view, "swap_bytes")
     if swapped:
         return failed(f"swap +{swapped / 2**20:.0f} MiB", f"{swapped / 2**20:.0f} MiB were swapped out during the step")
+    free = view.cell.host.get("disk_free_bytes")
+    if isinstance(free, int) and free < LEAST_FREE_BYTES:
+        return failed(f"{free / 1e9:.1f} GB free", f"{free / 1e9:.1f} GB of disk were free when the run began")
     foreign, cores = (
         foreign_cores(view),
         host_value(view.cell.host, "cpu", "threads", "logical", "cores", "logical_cores"),
@@ -240,8 +249,8 @@ RULES = (
         id="A5",
         severity="W",
         axis="speed",
-        title="other load on the host, swapping",
-        threshold="<= 5 % of cores, no swap",
+        title="other load on the host, swapping, room on the disk",
+        threshold="<= 5 % of cores, no swap, >= 10 GB free",
         check=quiet,
     ),
     Rule(

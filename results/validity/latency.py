@@ -7,7 +7,7 @@ import numpy as np
 from results.energy import MAX_GAP_S, where_of
 from results.profiles import FLOORS
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
-from results.validity.workload import done
+from results.validity.workload import done, drafting
 from results.views import StepRecords
 from results.windows import batch_limit, slope_interval
 
@@ -151,6 +151,8 @@ def ceiling(view: StepView) -> Check:
     speed = steady_state.output.value if steady_state else None
     if not view.step.answered:
         return not_applicable("nothing was generated")
+    if drafting(view):
+        return not_applicable("speculative decoding gives several tokens for one reading of the weights")
     if limit is None or speed is None:
         return not_known("no ceiling from memory bandwidth, or no steady speed")
     if speed > 1.05 * limit:

@@ -1,14 +1,17 @@
 """Group D: where does a joule come from, and may it be compared?"""
 
 import re
+from collections.abc import Iterator
+from datetime import date
 
-from results.energy import covers, where_of
+from results.energy import covers, device_energy, where_of
 from results.memory import gpus
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
 """NVML's clocks-event reasons."""
 BMC_WINDOW_S = 600.0
+CALIBRATED = re.compile(r"\bcalibrated (\d{4}-\d{2}-\d{2})\b")
 SLICED = re.compile(r"\b(MIG|vGPU|time-slic\w*)\b", re.IGNORECASE)
 
 
@@ -49,7 +52,7 @@ def all_devices(view: StepView) -> Check:
         return failed(f"{energy.devices_seen} of {energy.devices_expected}", f"energy is unknown: {energy.reason}")
     lost = [n for n in energy.notes if ": no energy of" in n]
     if lost:
-        return failed(lost[0], f"a better meter failed: {lost[0]}")
+        return failed(lost[0], f"another meter of as good a class failed: {lost[0]}")
     return passed(f"{energy.devices_seen} of {energy.devices_expected}")
 
 
@@ -83,11 +86,10 @@ def plausible(view: StepView) -> Check:
     power = energy.mean_power_w
     if power is None:
         return not_applicable("no energy")
-    limit = _limit_w(view)
     if idle is not None and power < 0.5 * idle:
         return failed(f"{power:.1f} W", f"{power:.1f} W under load is less than half of the {idle:.1f} W at rest")
-    if limit is not None and power > 1.1 * limit:
-        return failed(f"{power:.1f} W", f"{power:.1f} W is more than the enforced limit of {limit:.1f} W allows")
+    for seen, sentence in _too_much(view):
+        return failed(seen, sentence)
     tokens = view.result.tokens.output
     per_token = (energy.value_j or 0.0) / tokens if tokens else None
     most = 100.0 if where_of(view.step.engine.device if view.step.engine else None) == "gpu" else 3000.0
@@ -96,15 +98,31 @@ def plausible(view: StepView) -> Check:
     return passed(f"{power:.1f} W")
 
 
-def _limit_w(view: StepView) -> float | None:
-    """Sum of the enforced limits, where the chosen boundary is the accelerators alone and all of them tell."""
-    energy, series = view.result.energy, view.cell.series
-    if energy.boundary != "gpu" or len(energy.meters) != 1:
-        return None
-    limits = [
-        series.column(energy.meters[0], d, "power_limit_w").values for d in series.meters[energy.meters[0]].devices
-    ]
-    return float(sum(v.max() for v in limits)) if limits and all(len(v) for v in limits) else None
+def _too_much(view: StepView) -> Iterator[tuple[str, str]]:
+    """Accelerators that drew more than they can: on average more than their enforced limit, at one instant more than they are rated for."""
+    series, span = view.cell.series, view.span
+    for info in (series.meters[m] for m in view.result.energy.meters if "gpu" in covers(series.meters[m])):
+        for device in info.devices:
+            limits = series.column(info.meter, device, "power_limit_w").values
+            joules = device_energy(series, info, device, span.start_ns, span.end_ns).best.value_j
+            if not len(limits) or joules is None:
+                continue
+            mean_w, limit_w = joules / span.seconds, float(limits.max())
+            if mean_w > 1.1 * limit_w:
+                text = f"{device}: {mean_w:.1f} W is more than the enforced limit of {limit_w:.1f} W allows"
+                yield f"{mean_w:.1f} W", text
+            peaks = series.column(info.meter, device, "power_w").within(span.start_ns, span.end_ns).values
+            rated_w = max(limit_w, _rated_w(view, device))
+            if len(peaks) and peaks.max() > 1.7 * rated_w:
+                text = f"{device}: a reading of {peaks.max():.1f} W, the board is rated {rated_w:.1f} W"
+                yield f"{peaks.max():.1f} W", text
+
+
+def _rated_w(view: StepView, device: str) -> float:
+    """As the host's description has it: a limit may have been set lower. 0 where it is not told."""
+    number = re.search(r"\d+$", device)
+    gpus = [g for g in view.cell.host.get("gpus") or () if number and g.get("index") == int(number[0])]
+    return max((g.get(name) or 0.0 for g in gpus for name in ("tdp_w", "power_limit_default_w")), default=0.0)
 
 
 def throttled(view: StepView) -> Check:
@@ -181,12 +199,16 @@ def calibrated(view: StepView) -> Check:
     energy = view.result.energy
     if energy.evidence not in ("M2", "M3", "M4"):
         return not_applicable("nothing to calibrate")
-    infos = [view.cell.series.meters[m] for m in energy.meters]
-    if all("calibrated" in i.note and "uncalibrated" not in i.note for i in infos):
-        return passed("calibrated")
-    return failed(
-        "uncalibrated", "the sensors were not compared with a wall meter: absolute values are as the maker states them"
-    )
+    dates = [CALIBRATED.search(view.cell.series.meters[m].note) for m in energy.meters]
+    if None in dates:
+        return failed(
+            "uncalibrated",
+            "the sensors were not compared with a wall meter: absolute values are as the maker states them",
+        )
+    oldest = min(date.fromisoformat(d[1]) for d in dates if d)
+    if view.cell.created_utc and (date.fromisoformat(view.cell.created_utc[:10]) - oldest).days > 366:
+        return failed(f"{oldest}", f"the sensors were last compared with a wall meter on {oldest}")
+    return passed(f"calibrated {oldest}")
 
 
 def scope(view: StepView) -> Check:
@@ -250,7 +272,7 @@ RULES = (
         severity="I",
         axis="energy",
         title="plausible power",
-        threshold="0.5 x idle .. 1.1 x limit; J/token <= 100 (GPU), 3000 (CPU)",
+        threshold="0.5 x idle .. 1.1 x limit of each; an instant <= 1.7 x rated; J/token <= 100 (GPU), 3000 (CPU)",
         check=plausible,
     ),
     Rule(

@@ -11,12 +11,26 @@ NOT_DECIDED = {
     "Holm's adjustment over it; deciding it here would need the family of tests as a record of the run",
     "F8": "a step cannot stop early: one with fewer answers than planned fails B1 and F1, and there is no record of a stopping rule "
     "(StepFacts would have to name one) because none may be used",
-    "F10": "the tokenizer of ROUGE is the scorer's: a test of the tasks holds that identical Chinese text scores 1.0; a record of it would "
-    "need the scorer to write down the score of each reference against itself",
     "F12": "no task asks a model to judge, so there is no agreement to look at; it would need 50 notes scored by people beside the "
     "judge's scores",
 }
 """Rules of the method that no record of a step can decide, and where they are looked after."""
+
+DEPARTURES = {
+    "A3": "cards are counted against the plan, not compared by UUID: a suite names none, and which ones were read stands in the telemetry's head",
+    "A7": "where threads are bound is not read; the variables and settings that bind them are in the fingerprint, and a governor that changes "
+    "during a cell fails A1",
+    "A9": "by the worker's end and outcome; the engine's log is searched only to tell a lack of memory from a crash",
+    "B3": "never worse than R: the figures of a request stand beside those of a token in every comparison",
+    "B4": "no limit of 30 % for speed alone: over 5 % the whole row is invalid already",
+    "B7": "that R1 gets no system prompt is the renderer's rule and its tests', not a record of the run",
+    "B9": "where a prefix cache is declared its hit ratio is shown, not judged against a declared one",
+    "C4": "a slope that is significant and within the 10 % does not fail: with thousands of tokens a drift of 1 % is",
+    "C7": "no lower bound from the arithmetic of prefill: the plan knows the memory's speed and not the processor's",
+    "C9": "of one core instead of all, and the lateness of readings instead of an event loop's: requests are stamped in the worker's own threads",
+    "F5": "the smallest difference that could be seen belongs to two runs: `compare` prints it",
+}
+"""Where less, or something else, is asked than the method does, and why."""
 
 _HEAD = """# When a number may be used
 
@@ -76,6 +90,8 @@ def rules_table() -> str:
         "|---|---|",
     ]
     lines += [f"| {name} | {why} |" for name, why in NOT_DECIDED.items()]
+    lines += ["", "## Less, or other, than the method asks\n", "| rule | what and why |", "|---|---|"]
+    lines += [f"| {name} | {why} |" for name, why in DEPARTURES.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -184,11 +184,16 @@ def _times_by_item(view: StepView) -> tuple[dict[str, float], dict[str, list[flo
 
 def speculation(view: StepView) -> Check:
     """B11"""
-    engine = view.step.engine
-    names = [k for k, v in (engine.settings if engine else {}).items() if v and ("draft" in k or "speculative" in k)]
+    engine, names = view.step.engine, drafting(view)
     if names:
         return failed(", ".join(names), "speculative decoding is on: times between tokens mean little")
     return passed("off") if engine else not_known("the engine tells no settings")
+
+
+def drafting(view: StepView) -> list[str]:
+    """Settings of speculative decoding that the engine says are on."""
+    settings = view.step.engine.settings if view.step.engine else {}
+    return [k for k, v in settings.items() if v and ("draft" in k or "speculative" in k)]
 
 
 def preemptions(view: StepView) -> Check:

@@ -9,7 +9,9 @@
      zero DEV FROM TO               its power reads 0
      throttle DEV FROM TO MASK      clocks event reasons
      process DEV FROM TO PID BYTES  a compute process
-     mig DEV | vgpu DEV | module DEV | nomemory DEV | nocounter DEV | oldpower DEV
+     silent DEV FROM TO PID BYTES   one whose memory the driver tells as 0
+     unlisted DEV FROM TO 0 BYTES   one that the driver does not list
+     mig DEV | vgpu DEV | module DEV | nomemory DEV | nocounter DEV | oldpower DEV | oldreasons DEV
 
    The energy counter is the exact integral of the curve, known only at multiples of 100 ms, as on real boards. */
 #include <stdio.h>
@@ -152,11 +154,16 @@ int nvmlDeviceGetUtilizationRates(Device *d, Utilization *out) { CHECK(d); out->
 int nvmlDeviceGetTotalEccErrors(Device *d, int type, int counter_type, unsigned long long *out) {
     CHECK(d); (void)type; (void)counter_type; *out = 0; return SUCCESS;
 }
-int nvmlDeviceGetCurrentClocksThrottleReasons(Device *d, unsigned long long *out) {
+int nvmlDeviceGetApplicationsClock(Device *d, int type, unsigned *out) { CHECK(d); (void)type; *out = 1830; return SUCCESS; }
+static int reasons(const Device *d, unsigned long long *out) {
     CHECK(d);
     const Event *e = during(d, "throttle");
     *out = e ? e->a : 0;
     return SUCCESS;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(Device *d, unsigned long long *out) { return reasons(d, out); }
+int nvmlDeviceGetCurrentClocksEventReasons(Device *d, unsigned long long *out) {
+    return marked(d, "oldreasons") ? NOT_SUPPORTED : reasons(d, out);
 }
 int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *out) {
     CHECK(d);
@@ -180,10 +187,13 @@ int nvmlDeviceGetFieldValues(Device *d, int n, FieldValue *values) {
     }
     return SUCCESS;
 }
+static int runs(const Device *d, const Event *e) {
+    return e->dev == d->index && now_ms >= e->from && now_ms < e->to;
+}
 static unsigned long long used_bytes(const Device *d) {
     unsigned long long used = 500ull << 20;
     for (int i = 0; i < event_count; i++)
-        if (events[i].dev == d->index && !strcmp(events[i].kind, "process") && now_ms >= events[i].from && now_ms < events[i].to)
+        if (runs(d, &events[i]) && (!strcmp(events[i].kind, "process") || !strcmp(events[i].kind, "silent") || !strcmp(events[i].kind, "unlisted")))
             used += events[i].b;
     return used;
 }
@@ -200,10 +210,11 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device *d, unsigned *count, ProcessI
     unsigned n = 0, room = *count;
     for (int i = 0; i < event_count; i++) {
         Event *e = &events[i];
-        if (e->dev != d->index || strcmp(e->kind, "process") || now_ms < e->from || now_ms >= e->to) continue;
+        int silent = !strcmp(e->kind, "silent");
+        if (!runs(d, e) || (!silent && strcmp(e->kind, "process"))) continue;
         if (out && n < room) {
             out[n].pid = (unsigned)e->a;
-            out[n].bytes = e->b;
+            out[n].bytes = silent ? 0 : e->b;
         }
         n++;
     }

@@ -84,7 +84,7 @@ def test_environment_metrics_are_preferred(controller: Controller) -> None:
     meter.close()
     assert (reading.device, reading.power_w, reading.error) == ("node", 374.0, None)
     assert (info.evidence, info.boundary, info.sensor_api) == ("M2", "node_ac", "redfish EnvironmentMetrics")
-    assert (info.period_s, info.note) == (1.0, "uncalibrated against a wall meter")
+    assert (info.period_s, info.note) == (1.0, "uncalibrated against a wall meter; chassis 1U")
 
 
 def test_the_older_power_resource(controller: Controller) -> None:
@@ -94,6 +94,28 @@ def test_the_older_power_resource(controller: Controller) -> None:
     assert meter.describe().boundary == "node_dc"
     assert "statistics over 30 min" in meter.describe().note
     meter.close()
+
+
+def test_a_board_of_gpus_that_tells_its_power_is_not_the_node(controller: Controller) -> None:
+    """The chassis of an HGX board comes before the node's in the list of some controllers."""
+    board, node = "/redfish/v1/Chassis/HGX_Chassis_0", "/redfish/v1/Chassis/System"
+    controller.bodies |= {
+        "/redfish/v1/Chassis": {"Members": [{"@odata.id": board}, {"@odata.id": node}]},
+        board: {"ChassisType": "Module"},
+        node: {"ChassisType": "RackMount"},
+        f"{board}/EnvironmentMetrics": {"PowerWatts": {"Reading": 2000}},
+        f"{node}/Power": POWER,
+    }
+    meter = RedfishMeter(RedfishOptions(url=controller.url))
+    assert meter.read()[0].power_w == 344.0
+    assert "chassis System" in meter.describe().note
+    meter.close()
+    asked = RedfishMeter(RedfishOptions(url=controller.url, chassis="HGX_Chassis_0"))
+    assert asked.read()[0].power_w == 2000.0
+    asked.close()
+    del controller.bodies[f"{node}/Power"]
+    with pytest.raises(RedfishError, match="name the one to read as `chassis`"):
+        RedfishMeter(RedfishOptions(url=controller.url))
 
 
 def test_a_controller_that_stops_telling_gives_error_readings(controller: Controller) -> None:
@@ -202,4 +224,7 @@ def test_ipmi_without_its_device_is_told(tmp_path: Path, ipmitool: Callable[...,
     assert ipmi.report(tmp_path).note == "no /dev/ipmi0 (a virtual machine, or no driver)"
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/ipmi0").touch()
-    assert ipmi.report(tmp_path).usable
+    assert (ipmi.report(tmp_path).usable, ipmi.report(tmp_path).note[:9]) == (False, "not asked")
+    assert ipmi.report(tmp_path, asked=True).usable
+    ipmitool("Unable to open interface", 1)
+    assert ipmi.report(tmp_path, asked=True).note == "ipmitool failed: Unable to open interface"

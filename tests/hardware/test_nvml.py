@@ -241,9 +241,25 @@ def test_in_a_container_our_memory_is_the_devices_growth(play: Callable[..., Pla
     ]
     played = play(trace, root, seconds=10)
     last = {r.device: r for r in played.readings if r.temperature_c is not None}
-    assert (last["gpu0"].memory_bytes, last["gpu0"].foreign_processes) == (40 << 30, 0)
+    assert (last["gpu0"].memory_bytes, last["gpu0"].foreign_processes) == (40 << 30, None)
     assert (last["gpu1"].memory_bytes, last["gpu1"].foreign_processes) == (None, 1)
     assert "hidden by a container" in played.info.note
+
+
+@pytest.mark.parametrize("listed", [f"silent 0 6000 100000 {WORKER} {40 << 30}", f"unlisted 0 6000 100000 0 {40 << 30}"])
+def test_in_a_container_that_tells_no_memory_or_nobody_it_is_not_zero(
+    play: Callable[..., Played], tmp_path: Path, listed: str
+) -> None:
+    root = make_proc(tmp_path / "inside", "pid:[4026532999]")
+    played = play(["devices 1", *flat(0), listed], root, seconds=10)
+    details = [r for r in played.readings if r.temperature_c is not None]
+    assert details[-1].memory_bytes == 40 << 30
+    assert {r.foreign_processes for r in details} == {None}
+
+
+def test_a_driver_that_knows_only_the_older_name_tells_throttling_too(play: Callable[..., Played], proc: Path) -> None:
+    played = play(["devices 1", *flat(0), "oldreasons 0", "throttle 0 500 900 8"], proc, seconds=1)
+    assert {r.throttle for r in played.readings} == {0, 8}
 
 
 @pytest.mark.parametrize(("kind", "why"), [("mig", "MIG is on"), ("vgpu", "a vGPU guest")])
@@ -312,6 +328,7 @@ def test_the_inventory_names_what_a_result_depends_on(play: Callable[..., Played
                 "mig_layout": "GPU-stub-0000,GPU-stub-0001",
                 "persistence": "on",
                 "virtualisation": "0",
+                "applications_clock_mhz": "1830",
                 "pcie_generation_max": "5",
                 "pcie_width": "16",
             },

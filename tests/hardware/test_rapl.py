@@ -1,11 +1,15 @@
 """Processor counters on a pretend sysfs: what is counted once, what is left out, the wrap, and who may read."""
 
 import contextlib
+import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hardware.rapl import RaplError, RaplMeter, report
 
@@ -65,6 +69,33 @@ def test_the_counter_is_unrolled_over_its_wraps(tmp_path: Path) -> None:
         (folder / "energy_uj").write_text(f"{energy_uj}\n")
         seen.append(meter.read()[0].energy_j)
     assert seen == [65.0, 65.5, 65.63261, 125.53261, 132.06522]
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(1, 60_000_000), min_size=1, max_size=30), st.integers(0, 65_532_609))
+def test_any_steps_add_up_over_the_wraps(steps_uj: list[int], start_uj: int) -> None:
+    """A reading each 0.1 s of up to 600 W, from anywhere in the counter's range."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = zone(Path(folder), "intel-rapl:0", "package-0", start_uj, range_uj=65_532_610)
+        times = itertools.count(0, 100_000_000)
+        meter = RaplMeter(Path(folder), clock=lambda: next(times))
+        seen, now_uj = [meter.read()[0].energy_j], start_uj
+        for step_uj in steps_uj:
+            now_uj = (now_uj + step_uj) % 65_532_610
+            (path / "energy_uj").write_text(f"{now_uj}\n")
+            seen.append(meter.read()[0].energy_j)
+    moved = [b - a for a, b in itertools.pairwise(e for e in seen if e is not None)]
+    assert moved == pytest.approx([s / 1e6 for s in steps_uj], abs=1e-6)
+
+
+def test_a_counter_that_was_reset_is_not_taken_for_one_that_came_round(tmp_path: Path) -> None:
+    folder = zone(tmp_path, "intel-rapl:0", "package-0", 40_000_000_000)
+    times = itertools.count(0, 100_000_000)
+    meter, seen = RaplMeter(tmp_path, clock=lambda: next(times)), []
+    for energy_uj in (40_000_000_000, 40_020_000_000, 0, 20_000_000):
+        (folder / "energy_uj").write_text(f"{energy_uj}\n")
+        seen.append(meter.read()[0].energy_j)
+    assert seen == [40_000.0, 40_020.0, 0.0, 20.0]
 
 
 def test_a_counter_that_vanishes_is_an_error_reading(tmp_path: Path) -> None:

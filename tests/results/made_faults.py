@@ -154,7 +154,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         "the counter cannot be trusted: nvml GPU-0: counter went back: reset during the window",
     ),
     "D5": (gpu(power_w=200.0), "I", "counter and sampled power differ by 33.3%"),
-    "D6": (gpu(power_limit_w=200.0), "I", "300.0 W is more than the enforced limit of 200.0 W allows"),
+    "D6": (gpu(power_limit_w=200.0), "I", "GPU-0: 300.0 W is more than the enforced limit of 200.0 W allows"),
     "D7": (
         gpu(throttle=lambda t: 0x40 if 12 < t < 12.35 else 0),
         "I",
@@ -214,6 +214,11 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "F5": (graded, "I", "no interval can be given: too few independent items"),
     "F6": (shared_clusters(""), "I", "the items' clusters are not declared"),
     "F9": (positions(0.5), "W", "recall depends on the position of the right option (A 50%, B 100%)"),
+    "F10": (
+        scores_200(1, self_test=0.0),
+        "I",
+        "1 of 1 references score less than 1 against themselves, down to 0.00: the scorer does not know their words",
+    ),
     "F11": (error_as_zero, "I", "an error has a score or a verdict has none, e.g. `q0`"),
     "F13": (
         step(public=True),
@@ -278,6 +283,7 @@ CLEAN: dict[str, Change] = {
     "F5": nothing,
     "F6": shared_clusters("one of a pair"),
     "F9": positions(1.0),
+    "F10": scores_200(200, self_test=1.0),
     "F11": nothing,
     "F13": nothing,
     "D10": nothing,

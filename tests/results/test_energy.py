@@ -14,6 +14,7 @@ from results.energy import (
     covers,
     cross_check,
     integral_energy,
+    like,
     longest_still_s,
     mean_power,
     where_of,
@@ -192,6 +193,22 @@ def test_a_better_meter_that_failed_is_named() -> None:
     found = energy([*lost, *ticks(GUESS, 0, 10, power_w=20.0)], "cpu")
     assert found.evidence == "E2"
     assert found.notes == ("rapl: no energy of package-0 (power: never read)",)
+
+
+def test_of_two_makers_cards_the_one_that_failed_is_named() -> None:
+    other = structs.replace(GPU_METER, meter="xpu", devices=("gpu9",))
+    lost = ticks(GPU_METER, 0, 4, energy_j=lambda t: 300 * t)
+    found = energy([*lost, *ticks(other, 0, 10, energy_j=lambda t: 20 * t)], "gpu")
+    assert (found.meters, found.notes) == (("xpu",), ("nvml: no energy of GPU-0 (power: never read)",))
+
+
+def test_energy_of_a_part_is_not_told_from_worse_evidence_than_the_whole() -> None:
+    whole = energy(ticks(GPU_METER, 0, 10, energy_j=lambda t: 300 * t), "gpu")
+    worse = structs.replace(whole, evidence="M4")
+    assert like(whole, whole) is whole
+    assert like(worse, whole) is whole
+    assert (like(whole, worse).value_j, like(whole, worse).reason) == (None, "nvml (M4) instead of nvml (M3)")
+    assert like(structs.replace(whole, meters=("xpu",)), whole).value_j is None
 
 
 def test_counter_and_integral_are_compared() -> None:

@@ -20,7 +20,6 @@ from bench import session  # noqa: E402
 from bench.config import load_suite  # noqa: E402
 from bench.process import MARK  # noqa: E402
 from bench.runner import Watcher  # noqa: E402
-from hardware import MeterOptions  # noqa: E402
 from results.records import Answered, CellStarted, Event, Ranked, StepEnded, StepStarted  # noqa: E402
 from results.store import CellDir, RunDir  # noqa: E402
 
@@ -30,12 +29,12 @@ WISHES = session.Wishes()
 def start_run(suite: Path, out: Path) -> RunDir:
     prepared = session.prepare(load_suite(suite), suite.parent, WISHES)
     folder = session.start(prepared, out, None)
-    session.execute(prepared, folder, WISHES, MeterOptions(), Watcher())
+    session.execute(prepared, folder, WISHES, Watcher())
     return folder
 
 
 def resume_run(folder: RunDir) -> dict[str, str]:
-    return dict(session.execute(session.reopen(folder, WISHES), folder, WISHES, MeterOptions(), Watcher()))
+    return dict(session.execute(session.reopen(folder, WISHES), folder, WISHES, Watcher()))
 
 
 def child(*arguments: str | Path, before: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:

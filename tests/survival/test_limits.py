@@ -175,7 +175,6 @@ def test_500_cells_and_no_growth(write_suite: Suite, tmp_path: Path) -> None:
     suite = load_suite(write_suite(head="limit = 2", **{f"d{i}": {} for i in range(500)}))
     prepared = session.prepare(suite, tmp_path, session.Wishes())
     folder = session.start(prepared, tmp_path / "out", None)
-    meters = session.MeterOptions()
     used: list[Used] = []
 
     class Counting(Watcher):
@@ -183,7 +182,7 @@ def test_500_cells_and_no_growth(write_suite: Suite, tmp_path: Path) -> None:
             used.append(used_now())
 
     begun_s = time.monotonic()
-    outcomes = session.execute(prepared, folder, session.Wishes(), meters, Counting())
+    outcomes = session.execute(prepared, folder, session.Wishes(), Counting())
     lasted_s = time.monotonic() - begun_s
     assert set(outcomes.values()) == {"ok"}
     assert len(outcomes) == 500
