@@ -129,7 +129,9 @@ def found(came: list[tuple[int, int]], slices: list[tuple[int, int, bool, float]
     logs = []
     for i in range(blocks):
         part = slice(i * len(BLOCK), (i + 1) * len(BLOCK))
-        speed = [made[part][on[part] == state].sum() / seconds[part][on[part] == state].sum() for state in (True, False)]
+        speed = [
+            made[part][on[part] == state].sum() / seconds[part][on[part] == state].sum() for state in (True, False)
+        ]
         logs.append(float(np.log(speed[0] / speed[1])))
     draws = np.random.default_rng(0).choice(logs, (DRAWS, blocks)).mean(axis=1)
     lo, hi = np.exp(np.quantile(draws, (0.025, 0.975)))

@@ -102,7 +102,9 @@ def report(root: Path = ROOT, asked: bool = False) -> SensorReport:
             IpmiMeter()
         except IpmiError as error:
             missing = str(error)
-    note = missing or ("" if asked else "not asked; write `ipmi = true` in the meters' options to measure the whole node")
+    note = missing or (
+        "" if asked else "not asked; write `ipmi = true` in the meters' options to measure the whole node"
+    )
     return SensorReport(
         interface="ipmi",
         usable=asked and not missing,

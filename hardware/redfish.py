@@ -180,7 +180,7 @@ def report(options: RedfishOptions | None) -> SensorReport:
             usable=False,
             evidence="M2",
             boundary="node_ac",
-            note="not asked; name the management controller's address as `url` under `[redfish]` in the meters' options to measure the whole node",
+            note="not asked; give the management controller's address as `redfish.url` in the meters' options to measure the whole node",
         )
     try:
         meter = RedfishMeter(options)

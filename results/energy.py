@@ -230,7 +230,9 @@ def like(whole: Energy, part: Energy) -> Energy:
     """The energy of a part of the step; unknown where it would stand under a label that is the whole's and too good for it."""
     if part.value_j is None or (part.meters == whole.meters and (part.evidence or "") <= (whole.evidence or "")):
         return part
-    reason = f"{'+'.join(part.meters)} ({part.evidence}) instead of {'+'.join(whole.meters) or 'nothing'} ({whole.evidence})"
+    reason = (
+        f"{'+'.join(part.meters)} ({part.evidence}) instead of {'+'.join(whole.meters) or 'nothing'} ({whole.evidence})"
+    )
     return structs.replace(part, value_j=None, low_j=None, high_j=None, reason=reason)
 
 

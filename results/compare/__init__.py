@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from results.compare.judge import CellPair, Compared, Ended, Level, Pricing, StepPair, adjust, judge_step_pair
+from results.compare.judge import CellPair, Compared, Ended, Level, Pricing, StepPair, adjust, judge_step_pair, tests_of
 from results.compare.pairing import ALLOWABLE, Obstacle, Side, differences, match_cells, obstacles
 from results.cost import Tariff, price_row, with_price
 from results.load import LoadedCell, find_deployment, load, tariff_for
@@ -14,6 +14,7 @@ from results.records import CellFacts, Manifest
 from results.report.entries import machine_of
 from results.report.examples import Prompts
 from results.store import RunDir, StoreError
+from results.validity.tables import judge_table
 
 __all__ = ["Compared", "Level", "Options", "compare_runs"]
 
@@ -56,6 +57,7 @@ def compare_runs(base: Path, candidate: Path, options: Options) -> Compared:
         candidate=manifests[1].run,
         level=options.level,
         family=family,
+        adjusted=judge_table(f"{manifests[0].run} / {manifests[1].run}", tests_of(judged), family),
         cells=judged,
         only_base=() if chosen else tuple(c.deployment for c in match.only_base),
         only_candidate=() if chosen else tuple(c.deployment for c in match.only_candidate),

@@ -11,6 +11,7 @@ from results.load import items
 from results.montecarlo import Variant, simulate
 from results.paired import Comparison, NonInferiority, compare, holm, non_inferiority, pair
 from results.records import Scored
+from results.validity.base import Finding
 from results.validity.pairs import judge_pair
 
 MARGIN = 0.02
@@ -114,6 +115,8 @@ class Compared(Struct, frozen=True, kw_only=True):
     level: Level
     family: tuple[str, ...]
     """The tests that Holm's adjustment is over: accuracy of each step pair, declared before any is looked at."""
+    adjusted: Finding
+    """Rule F7: every p that is shown is of that family, and adjusted."""
     cells: tuple[CellPair, ...]
     only_base: tuple[str, ...]
     only_candidate: tuple[str, ...]
@@ -220,11 +223,7 @@ def _one_said(score: Scored, text: str | None) -> Said:
 
 def adjust(cells: Sequence[CellPair], margin: float) -> tuple[tuple[CellPair, ...], tuple[str, ...]]:
     """Holm over the accuracy of every step pair, then the verdicts; returns the family's names too."""
-    p_values: dict[str, float] = {}
-    for cell in cells:
-        for step in cell.steps:
-            if step.accuracy and not step.same and step.accuracy.comparison.p_value is not None:
-                p_values[family_name(cell, step)] = step.accuracy.comparison.p_value
+    p_values = {name: p for name, (p, _) in tests_of(cells).items()}
     adjusted = holm(p_values)
     judged = tuple(
         structs.replace(
@@ -237,6 +236,16 @@ def adjust(cells: Sequence[CellPair], margin: float) -> tuple[tuple[CellPair, ..
         for cell in cells
     )
     return judged, tuple(p_values)
+
+
+def tests_of(cells: Sequence[CellPair]) -> dict[str, tuple[float, float | None]]:
+    """Each p that a reader sees, with its adjusted p."""
+    return {
+        family_name(cell, step): (p, step.accuracy.adjusted_p)
+        for cell in cells
+        for step in cell.steps
+        if step.accuracy and not step.same and (p := step.accuracy.comparison.p_value) is not None
+    }
 
 
 def family_name(cell: CellPair, step: StepPair) -> str:

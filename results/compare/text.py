@@ -90,6 +90,8 @@ def _accuracy(compared: Compared) -> Table:
         below.append(
             f"Where items share clusters {MCNEMAR} takes them for independent and is too small; the test by clusters decides."
         )
+    if compared.adjusted.verdict == "fail":
+        below.append(f"{compared.adjusted.rule}: {compared.adjusted.sentence}")
     below += [
         f"{s.base_step}: {s.accuracy.reason}"
         for c in compared.cells

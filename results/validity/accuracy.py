@@ -115,8 +115,8 @@ def knows_its_language(view: StepView) -> Check:
         return not_applicable("no text is compared by its words")
     if min(told) < 1 - 1e-9:
         bad = sum(t < 1 - 1e-9 for t in told)
-        text = f"{bad} of {len(told)} references score less than 1 against themselves, down to {min(told):.2f}: the scorer does not know their words"
-        return failed(f"{min(told):.2f}", text)
+        text = f"{bad} of {len(told)} references score less than 1 against themselves, down to {min(told):.2f}"
+        return failed(f"{min(told):.2f}", f"{text}: the scorer does not know their words")
     return passed(f"1.00 in {len(told)}")
 
 

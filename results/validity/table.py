@@ -3,12 +3,10 @@
 import sys
 
 from results.profiles import PROFILES
-from results.validity import RULES
+from results.validity import RULES, tables
 from results.validity.pairs import PAIR_RULES
 
 NOT_DECIDED = {
-    "F7": "multiplicity belongs to a table of comparisons, not to a step: `compare` holds the family it declared and "
-    "Holm's adjustment over it; deciding it here would need the family of tests as a record of the run",
     "F8": "a step cannot stop early: one with fewer answers than planned fails B1 and F1, and there is no record of a stopping rule "
     "(StepFacts would have to name one) because none may be used",
     "F12": "no task asks a model to judge, so there is no agreement to look at; it would need 50 notes scored by people beside the "
@@ -17,9 +15,10 @@ NOT_DECIDED = {
 """Rules of the method that no record of a step can decide, and where they are looked after."""
 
 DEPARTURES = {
-    "A3": "cards are counted against the plan, not compared by UUID: a suite names none, and which ones were read stands in the telemetry's head",
-    "A7": "where threads are bound is not read; the variables and settings that bind them are in the fingerprint, and a governor that changes "
-    "during a cell fails A1",
+    "A3": "cards are counted against the plan, not compared by UUID: a suite names none, and which ones were read stands "
+    "in the telemetry's head",
+    "A7": "where threads are bound is not read; the variables and settings that bind them are in the fingerprint, and a governor "
+    "that changes during a cell fails A1",
     "A9": "by the worker's end and outcome; the engine's log is searched only to tell a lack of memory from a crash",
     "B3": "never worse than R: the figures of a request stand beside those of a token in every comparison",
     "B4": "no limit of 30 % for speed alone: over 5 % the whole row is invalid already",
@@ -27,7 +26,8 @@ DEPARTURES = {
     "B9": "where a prefix cache is declared its hit ratio is shown, not judged against a declared one",
     "C4": "a slope that is significant and within the 10 % does not fail: with thousands of tokens a drift of 1 % is",
     "C7": "no lower bound from the arithmetic of prefill: the plan knows the memory's speed and not the processor's",
-    "C9": "of one core instead of all, and the lateness of readings instead of an event loop's: requests are stamped in the worker's own threads",
+    "C9": "of one core instead of all, and the lateness of readings instead of an event loop's: requests are stamped in "
+    "the worker's own threads",
     "F5": "the smallest difference that could be seen belongs to two runs: `compare` prints it",
 }
 """Where less, or something else, is asked than the method does, and why."""
@@ -78,6 +78,14 @@ def rules_table() -> str:
         "|---|---|---|---|---|",
     ]
     lines += [f"| {r.id} | {r.severity} | {r.axis} | {r.title} | {r.threshold} |" for r in PAIR_RULES]
+    lines += [
+        "",
+        "## Rule of a table of comparisons\n",
+        "In the record of `compare` (`--json`), and under its table where it fails.\n",
+        "| rule | severity | concerns | what | threshold |",
+        "|---|---|---|---|---|",
+        f"| {tables.ID} | I | accuracy | {tables.TITLE} | {tables.THRESHOLD} |",
+    ]
     rows = (
         f"| `{p.name}` | {p.window_s:g} s | {p.requests_per_slot} | {_percentile(p.percentile)} | {p.repeats} | {p.short} |"
         for p in PROFILES.values()

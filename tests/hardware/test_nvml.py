@@ -246,7 +246,9 @@ def test_in_a_container_our_memory_is_the_devices_growth(play: Callable[..., Pla
     assert "hidden by a container" in played.info.note
 
 
-@pytest.mark.parametrize("listed", [f"silent 0 6000 100000 {WORKER} {40 << 30}", f"unlisted 0 6000 100000 0 {40 << 30}"])
+@pytest.mark.parametrize(
+    "listed", [f"silent 0 6000 100000 {WORKER} {40 << 30}", f"unlisted 0 6000 100000 0 {40 << 30}"]
+)
 def test_in_a_container_that_tells_no_memory_or_nobody_it_is_not_zero(
     play: Callable[..., Played], tmp_path: Path, listed: str
 ) -> None:

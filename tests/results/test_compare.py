@@ -237,6 +237,7 @@ def test_holm_is_over_the_accuracy_of_every_step_pair(tmp_path: Path) -> None:
         "smollm2-135m-f16 / smollm2-135m-f16: clinical_qa_en@c1",
         "smollm2-135m-q8_0 / smollm2-135m-q8_0: clinical_qa_en@c1",
     )
+    assert (compared.adjusted.rule, compared.adjusted.verdict) == ("F7", "pass")
 
 
 def test_the_gate_passes_what_is_the_same_and_breaches_what_is_worse(tmp_path: Path) -> None:

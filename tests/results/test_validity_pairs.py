@@ -7,10 +7,11 @@ import pytest
 from made_records import GPU_METER, GUESS, STEP, Run, S, answer, score, ticks
 from msgspec import structs
 
-from results.validity import RULES
+from results.validity import RULES, tables
 from results.validity.base import Finding
 from results.validity.pairs import PAIR_RULES, judge_pair
 from results.validity.table import NOT_DECIDED, rules_table
+from results.validity.tables import judge_table
 
 
 def verdict(rule: str, change: Callable[[Run], None]) -> Finding:
@@ -86,6 +87,18 @@ def test_a_step_may_be_compared_with_itself() -> None:
         assert {f.verdict for f in judge_pair(run.view(), run.view())} <= {"pass", "not_applicable"}
 
 
+def test_every_p_of_a_table_is_adjusted_over_the_declared_family() -> None:
+    """F7"""
+    tests: dict[str, tuple[float, float | None]] = {"a": (0.01, 0.03), "b": (0.02, 0.04), "c": (0.5, 0.5)}
+    found = judge_table("one / two", tests, ("a", "b", "c"))
+    assert (found.rule, found.verdict, found.observed) == ("F7", "pass", "Holm over 3")
+    outside = judge_table("one / two", tests, ("a", "b"))
+    assert (outside.verdict, outside.observed) == ("fail", "c")
+    bare = judge_table("one / two", tests | {"b": (0.02, None)}, ("a", "b", "c"))
+    assert bare.sentence == "1 of 3 p-values are not adjusted, first `b`"
+    assert judge_table("one / two", {"a": (0.01, 0.01)}, ("a",)).verdict == "not_applicable"
+
+
 def test_the_page_of_rules_is_up_to_date() -> None:
     assert (Path(__file__).parents[2] / "docs/validity.md").read_text() == rules_table()
 
@@ -93,7 +106,7 @@ def test_the_page_of_rules_is_up_to_date() -> None:
 def test_every_rule_of_the_method_is_decided_or_said_not_to_be() -> None:
     wanted = {f"A{i}" for i in range(1, 11)} | {f"B{i}" for i in range(1, 13)} | {f"C{i}" for i in range(1, 13)}
     wanted |= {f"D{i}" for i in range(1, 15)} | {f"E{i}" for i in range(1, 7)} | {f"F{i}" for i in range(1, 14)}
-    assert {r.id for r in RULES} | {r.id for r in PAIR_RULES} | set(NOT_DECIDED) == wanted
+    assert {r.id for r in RULES} | {r.id for r in PAIR_RULES} | {tables.ID} | set(NOT_DECIDED) == wanted
 
 
 def test_every_rule_names_itself_in_its_docstring() -> None:

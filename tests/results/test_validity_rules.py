@@ -137,7 +137,11 @@ def test_a_limit_is_asked_of_each_board_whatever_else_is_counted() -> None:
 
 def test_an_instant_beyond_what_the_board_is_rated_for_is_a_wrong_reading() -> None:
     run = Run()
-    gpu(structs.replace(GPU_METER, devices=("gpu0",)), power_w=lambda t: 1300.0 if t == 12 else 300.0, power_limit_w=300.0)(run)
+    gpu(
+        structs.replace(GPU_METER, devices=("gpu0",)),
+        power_w=lambda t: 1300.0 if t == 12 else 300.0,
+        power_limit_w=300.0,
+    )(run)
     run.host = {"gpus": [{"index": 0, "tdp_w": 700.0, "power_limit_default_w": None}]}
     assert run.finding("D6").sentence == "gpu0: a reading of 1300.0 W, the board is rated 700.0 W"
     run.host = {"gpus": [{"index": 0, "tdp_w": 1000.0}]}

@@ -35,6 +35,7 @@ def test_reference_summaries_are_perfect(language: Language) -> None:
     for one in task.load(None):
         score = task.score(one, "generate", Answer(text=one.target))
         assert (one.id, score.value, score.verdict, score.flags, score.detail) == (one.id, 1.0, "correct", (), "")
+        assert score.self_test == 1.0
         expected = {
             "key_fact_recall": 1.0,
             "contradicted_facts": 0.0,
