@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from results.energy import Where, covers, where_of
+from results.records import EngineInfo
 from results.series import Series, Window
 from results.views import StepRecords
 
@@ -95,10 +96,18 @@ def needed_bytes(step: StepRecords) -> int | None:
         return None
     weights = engine.memory.get("weights", engine.weight_bytes)
     compute = max(
-        [m["compute"] for m in (engine.memory, *(s.memory for s in step.states)) if "compute" in m],
+        (c for m in (engine.memory, *(s.memory for s in step.states)) if (c := _compute(m, engine)) is not None),
         default=None,
     )
     used = max((s.cache_tokens_used for s in step.states if s.cache_tokens_used is not None), default=None)
     if used is None or engine.cache_bytes_per_token is None or weights is None or compute is None:
         return None
     return int(weights + used * engine.cache_bytes_per_token + compute)
+
+
+def _compute(told: dict[str, int], engine: EngineInfo) -> int | None:
+    """Buffers of the computation, as told; else what an allocator held at its peak beyond weights and cache."""
+    if "compute" in told or "peak_allocated" not in told:
+        return told.get("compute")
+    weights, cache = engine.memory.get("weights", engine.weight_bytes), engine.memory.get("cache")
+    return None if weights is None or cache is None else max(0, told["peak_allocated"] - weights - cache)

@@ -88,6 +88,8 @@ class TransformersBackend:
                 f"{type(model).__name__}: {len(self._attention.layers)} of {layers} layers keep keys and values; "
                 "the transformers backend cannot run the others"
             )
+        for i in self._decoder.gpus:  # what loading held for a moment is not what answering needs
+            self._torch.cuda.reset_peak_memory_stats(i)
 
     def describe(self) -> EngineInfo:
         torch, settings, weights = self._torch, self._settings, self._weights
@@ -144,7 +146,7 @@ class TransformersBackend:
             yield f"random weights in {dtype}: the quantisation that the configuration names is not rehearsed"
 
     def _peak(self) -> dict[str, int]:
-        """Since loading began, all GPUs together; empty on a CPU."""
+        """Since the model was loaded, all GPUs together; empty on a CPU."""
         cuda, gpus = self._torch.cuda, self._decoder.gpus
         if not gpus:
             return {}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from made_changes import gpu
 from made_records import (
     CPU_METER,
     ENGINE,
@@ -214,6 +215,18 @@ def test_host_memory_is_the_highest_sum_of_one_reading_during_the_step() -> None
     found = row(run)
     assert parts(found, "host_memory_bytes", "host_anon_bytes", "host_file_bytes") == (1710, 600, 1200)
     assert parts(found, "vram_reserved_bytes", "vram_needed_bytes") == (None, None)
+
+
+def test_compute_is_what_torch_held_at_its_peak_beyond_weights_and_cache() -> None:
+    run = Run()
+    gpu()(run)
+    run.engine = structs.replace(run.engine, memory={"weights": 1000, "cache": 4000, "peak_allocated": 5100})
+    run.states = [
+        EngineState(time_ns=12 * S, cache_tokens_used=300, cache_tokens_total=400, memory={"peak_allocated": 5600})
+    ]
+    assert row(run).vram_needed_bytes == 1000 + 300 * 10 + 600
+    run.engine = structs.replace(run.engine, memory={"weights": 1000, "peak_allocated": 5100})
+    assert row(run).vram_needed_bytes is None
 
 
 def test_needed_memory_is_weights_used_cache_and_compute() -> None:
