@@ -1,9 +1,9 @@
-"""What a measurement on an accelerator left behind, as a folder that can be committed: the small files of each run, and what else there was.
+"""What a measurement on an accelerator left behind, as a folder to be committed: the small files of each run, and what else there was.
 
     python benchmarks/collect_evidence.py FOLDER [--to docs/evidence]
 
-FOLDER is that of BEDSIDE_EVIDENCE (tests/hardware/test_gpu.py): `figures.jsonl`, and runs under `runs/`. Makes `<date>-<gpu>/` with a README
-(figures, host, every file of every run with its SHA-256) and copies of what is smaller than 512 KiB; telemetry is packed with gzip first.
+FOLDER is that of BEDSIDE_EVIDENCE (tests/hardware/test_gpu.py): `figures.jsonl`, and runs under `runs/`. Makes `<date>-<gpu>/` with a
+README (figures, host, every file of every run with its SHA-256) and copies of what is smaller than 512 KiB; telemetry is packed with gzip first.
 What was left out is named too, so that the copy can be told from the whole.
 """
 
@@ -50,8 +50,8 @@ def described(manifest: dict[str, Any]) -> list[str]:
     gpus = ", ".join(g["name"] for g in host.get("gpus") or ()) or "none"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
     return [
-        f"Source {manifest['source_commit'] or 'unknown'}. Accelerators: {gpus}; drivers: {drivers or 'none'}; kernel {host.get('kernel')}; "
-        f"container: {host.get('container') or 'none'}. {versions}.",
+        f"Source {manifest['source_commit'] or 'unknown'}. Accelerators: {gpus}; drivers: {drivers or 'none'}; "
+        f"kernel {host.get('kernel')}; container: {host.get('container') or 'none'}. {versions}.",
     ]
 
 
