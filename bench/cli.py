@@ -185,15 +185,16 @@ def host(
 
         return commands.egress(json)
     from bench import tables
-    from hardware import describe_host, load_options, options_from, sensors
+    from hardware import describe_host, load_options, measurable, options_from, sensors
 
     options = options_from(load_options(meters), str(meters)) if meters else None
     described, found = describe_host(), sensors(options)
     engines = tables.engines()
     if json:
-        emit({"host": described, "sensors": found, "engines": engines})
+        emit({"host": described, "sensors": found, "measurable": measurable(found), "engines": engines})
     else:
         tables.print_host(described, found, engines)
+        tables.print_measurable(measurable(found))
     return OK
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from bench.config import Nightly
 from bench.plan import planned_seconds
 from bench.probe import probe_seconds
 from bench.session import Prepared
+from hardware import Measurable
 from results.store import RunDir
 from tasks import TASKS
 
@@ -116,6 +118,12 @@ def print_host(host: Any, sensors: Any, found: tuple[EngineState, ...]) -> None:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def print_measurable(found: Sequence[Measurable]) -> None:
+    print("\nWhat can be measured here")
+    for part in found:
+        print(f"- {part.quantity}: {part.sentence}")
 
 
 def print_models() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/collect_evidence.py FOLDER [--to docs/evidence]
 
 FOLDER is that of BEDSIDE_EVIDENCE (tests/hardware/test_gpu.py): `figures.jsonl`, and runs under `runs/`. Makes `<date>-<gpu>/` with a
-README (figures, host, every file of every run with its SHA-256) and copies of what is smaller than 512 KiB; telemetry is packed with gzip first.
+README (figures, host, every file of every run with its SHA-256) and copies of what is smaller than 512 KiB; telemetry is packed with gzip.
 What was left out is named too, so that the copy can be told from the whole.
 """
 

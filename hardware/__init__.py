@@ -10,6 +10,7 @@ from hardware.declared import DeclaredOptions
 from hardware.fingerprint import changes, digest, fingerprint
 from hardware.host import Gpu, Host, HostError, describe_host, load_host, with_memory_bandwidth
 from hardware.machine import Cpu
+from hardware.measurable import Measurable, measurable
 from hardware.meters import MeterOptions, load_options, open_meters, options_from, sensors
 from hardware.page_cache import resident_share
 from hardware.redfish import RedfishOptions
@@ -23,6 +24,7 @@ __all__ = [
     "HardwareError",
     "Host",
     "HostError",
+    "Measurable",
     "Meter",
     "MeterInfo",
     "MeterOptions",
@@ -37,6 +39,7 @@ __all__ = [
     "fingerprint",
     "load_host",
     "load_options",
+    "measurable",
     "open_meters",
     "options_from",
     "resident_share",
