@@ -78,3 +78,12 @@ def test_planning_loads_neither_an_engine_nor_statistics() -> None:
 
 def test_no_stranger_shadows_a_part() -> None:
     assert {Path(str(m.__file__)).parents[1] for m in (bench, tasks, hardware, results)} == {ROOT}
+
+
+def test_a_reading_and_its_record_have_the_same_fields() -> None:
+    """Two types, because neither package imports the other; one meaning."""
+    from hardware import MeterInfo, Reading
+    from results import records
+
+    assert Reading.__struct_fields__ == records.Tick.__struct_fields__
+    assert MeterInfo.__struct_fields__ == records.MeterInfo.__struct_fields__

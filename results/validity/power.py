@@ -15,6 +15,12 @@ CALIBRATED = re.compile(r"\bcalibrated (\d{4}-\d{2}-\d{2})\b")
 SLICED = re.compile(r"\b(MIG|vGPU|time-slic\w*)\b", re.IGNORECASE)
 
 
+def untold(view: StepView, what: str) -> Check:
+    """Of an accelerator that works and does not say; nothing where none works."""
+    where = where_of(view.step.engine.device if view.step.engine else None)
+    return not_known(f"{what} is not told") if where == "gpu" else not_applicable("no accelerator in use")
+
+
 def known(view: StepView) -> bool:
     return view.result.energy.value_j is not None
 
@@ -134,7 +140,7 @@ def throttled(view: StepView) -> Check:
     ]
     readings = [mask for device in masks for mask in device]
     if not readings:
-        return not_applicable("no accelerator tells its clocks' limits")
+        return untold(view, "what holds the clocks down")
     hard = sum(bool(m & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE)) for m in readings)
     if hard:
         return failed(

@@ -148,12 +148,14 @@ def test_an_instant_beyond_what_the_board_is_rated_for_is_a_wrong_reading() -> N
     assert run.finding("D6").verdict == "pass"
 
 
-def test_who_else_computes_is_unknown_where_the_driver_does_not_tell() -> None:
+def test_what_an_accelerator_in_use_does_not_tell_is_unknown() -> None:
     run = Run()
     gpu()(run)
-    assert run.finding("A4").verdict == "unknown"
+    assert {rule: run.finding(rule).verdict for rule in ("A4", "A8", "D7")} == dict.fromkeys(
+        ("A4", "A8", "D7"), "unknown"
+    )
     run.engine = structs.replace(run.engine, device="cpu")
-    assert run.finding("A4").verdict == "not_applicable"
+    assert {run.finding(rule).verdict for rule in ("A4", "A8", "D7")} == {"not_applicable"}
 
 
 def test_a_disk_that_is_nearly_full_is_a_warning() -> None:
