@@ -145,7 +145,8 @@ def run(
         getattr(watcher, "close", lambda: None)()
     written = _write_report([folder.path], folder.path, tariff or _tariff_of(prepared), "en")
     _say_end(folder, outcomes, written)
-    return OK if all(o == "ok" for o in outcomes.values()) else CELL_FAILED
+    silent = prepared.judge is not None and _say_unheard(folder)
+    return OK if all(o == "ok" for o in outcomes.values()) and not silent else CELL_FAILED
 
 
 @app.command()
@@ -232,7 +233,7 @@ def tasks(
 @app.command()
 def score(run: RunPath) -> int:
     """Judge the raw answers again, with the scorers of this version."""
-    from bench import session
+    from bench import judge, session
     from bench.score import score_cell
     from results.store import RunDir
 
@@ -247,6 +248,7 @@ def score(run: RunPath) -> int:
         cell_dir = folder.cell(cell.facts.id)
         if cell_dir.path.exists():
             cell_dir.write_scores(score_cell(cell, prepared.data, cell_dir.events(), prepared.suite.seed))
+    judge.judge_again(prepared, folder)
     folder.seal()
     print(f"scored again: {run}", file=sys.stderr)
     return OK
@@ -303,6 +305,16 @@ def _say_end(run: "RunDir", outcomes: Mapping[str, str], written: Path) -> None:
             why = ended.detail.partition("\n")[0] if ended else ""
             print(f"{cell}: {outcome}{f', {why}' if why else ''}", file=sys.stderr)
     print(f"report: {written}")
+
+
+def _say_unheard(run: "RunDir") -> bool:
+    """Whether summaries were left without the judge that the suite asks for."""
+    from results.judging import unheard
+
+    reasons = unheard(run)
+    for reason in reasons:
+        print(f"judge: {reason}", file=sys.stderr)
+    return bool(reasons)
 
 
 @app.command()

@@ -118,6 +118,8 @@ class ScriptedSettings(
     """A pretend model: says `reply` word by word; the other fields make it fail in the ways that real ones do."""
 
     reply: str = "Answer: A"
+    replies: dict[str, str] = {}
+    """What it says instead where the prompt holds this text; the first that fits."""
     delay_s: float = 0.0
     load_s: float = 0.0
     slots: Positive = 64
@@ -209,6 +211,14 @@ class Deployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     settings: dict[str, Any] = {}
 
 
+class Judge(Deployment, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is asked about the statements of summaries when all cells have ended (docs/judge.md); written as a deployment."""
+
+    name: str = "judge"
+    scoring: Literal["letters", "generate"] | None = None
+    """None: the likelihood of the letters, but generation for reasoning models and engines that cannot rank."""
+
+
 class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a night is judged (docs/nightly.md)."""
 
@@ -244,6 +254,7 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     smallest_memory: bool = False
     """After each cell that ended well: how little memory its heaviest step works with (docs/metrics.md)."""
     nightly: Nightly = Nightly()
+    judge: Judge | None = None
     deployments: tuple[Deployment, ...] = field(default=())
 
     def task_options(self) -> dict[str, TaskOptions]:
@@ -291,7 +302,7 @@ def suite_from(raw: dict[str, Any], where: str) -> Suite:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"{where}: `redact`: {pattern!r} is no regular expression ({error})") from error
-    for deployment in suite.deployments:
+    for deployment in (*suite.deployments, *([suite.judge] if suite.judge else [])):
         engine_settings(deployment, where)
     return suite
 

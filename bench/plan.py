@@ -76,7 +76,7 @@ def expand(suite: Suite, data: Mapping[str, TaskData]) -> tuple[CellPlan, ...]:
         )
         if asking not in rendered:
             rendered[asking] = tuple(_steps(suite, data, asking))
-        cells.append(_cell(suite, deployment, settings, entry, rendered[asking]))
+        cells.append(cell_of(suite, deployment, settings, entry, rendered[asking]))
     return tuple(cells)
 
 
@@ -102,9 +102,10 @@ def cell_id(deployment: Deployment, settings: BackendSettings) -> str:
     return f"{slug}-{digest[:6]}"
 
 
-def _cell(
+def cell_of(
     suite: Suite, deployment: Deployment, settings: BackendSettings, entry: Entry | None, steps: tuple[StepPlan, ...]
 ) -> CellPlan:
+    """A deployment with its steps, before anything is known of its weights."""
     facts = CellFacts(
         id=cell_id(deployment, settings),
         deployment=deployment.name,

@@ -72,8 +72,16 @@ class Watcher:
     """What the command line shows of a run; this one shows nothing."""
 
     def cell(self, cell: CellPlan) -> None: ...
+    def judge(self, cell: CellPlan) -> None: ...
     def event(self, cell: CellPlan, event: Event) -> None: ...
     def reading(self, reading: Reading) -> None: ...
+
+
+Told = Callable[[str, tuple[Answered | Ranked, ...]], None]
+
+
+def forget(step: str, answers: tuple[Answered | Ranked, ...]) -> None:
+    """Nobody needs them."""
 
 
 class CellRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +95,8 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     fingerprint: Callable[[], dict[str, str]]
     """Of the environment, taken at the start and at the end."""
+    told: Told = forget
+    """Where text may not be kept: called with what was answered in a step that ended, since the disk will not tell later."""
 
 
 def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
@@ -158,6 +168,7 @@ class Recorder:
                 event = _without_text(event, self._run.privacy)
             case StepEnded() if event.step in self._steps:
                 self._score(event.step)
+                self._run.told(event.step, tuple(self._unscored))
             case _:
                 pass
         self.write(event)

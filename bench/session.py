@@ -11,17 +11,17 @@ from typing import Any, TextIO
 
 import msgspec
 
-from bench import models
+from bench import judge, models
 from bench.config import BackendSettings, ConfigError, RecordedSettings, Suite, engine_settings, suite_from
 from bench.lm_eval_adapter import lm_eval_tasks
 from bench.plan import CellPlan, Resolved, expand, most_in_flight, place, with_weights
 from bench.process import ROOT
 from bench.render import TaskData, load_tasks
-from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
+from bench.runner import CellRun, Limits, Privacy, Watcher, forget, run_cell
 from bench.score import score_cell
 from bench.sizing import predict
 from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters, options_from
-from results.records import SCHEMA, CellEnded, Manifest, MemoryProbed, Outcome
+from results.records import SCHEMA, Answered, CellEnded, CellFacts, Manifest, MemoryProbed, Outcome, Ranked
 from results.store import CellDir, Lines, RunDir, new_run_dir
 from tasks import TASKS
 
@@ -61,6 +61,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     base: Path
     meters: MeterOptions = MeterOptions()
+    judge: CellPlan | None = None
+    """Who is asked about the summaries when all cells have ended."""
 
 
 def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) -> Prepared:
@@ -85,7 +87,10 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     machine = host or describe_host()
     placed = (place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
     cells = tuple(warned(c, data, suite.profile) for c in placed)
-    return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base, meters=meters)
+    judging = judge.expected(suite, data)
+    if judging:
+        judging = place(judging, _locate(judging, base, wishes.download, machine))
+    return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base, meters=meters, judge=judging)
 
 
 def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
@@ -130,23 +135,39 @@ def reopen(run: RunDir, wishes: Wishes) -> Prepared:
                 f"{run.path}: cell `{cell.facts.deployment}` is planned otherwise than when the run was started "
                 "(its data, prompts or settings changed); start a new run"
             )
+    if prepared.judge and manifest.judge and _asked(prepared.judge.facts) != _asked(manifest.judge):
+        raise ConfigError(f"{run.path}: the judge is planned otherwise than when the run was started; start a new run")
     return prepared
+
+
+def _asked(judge: CellFacts) -> tuple[str, list[str]]:
+    return judge.id, [step.prompt_sha256 for step in judge.steps]
 
 
 def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -> dict[str, Outcome]:
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
     outcomes: dict[str, Outcome] = {}
+    told: dict[tuple[str, str], tuple[Answered | Ranked, ...]] = {}
     with Lock(run):
         run.unseal()
         for cell in prepared.cells:
             watcher.cell(cell)
-            outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, watcher)
+            outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, watcher, told)
+        if prepared.judge:
+            judge.judge(prepared, run, told, lambda plan: _settled(prepared, plan, wishes), watcher)
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
     return outcomes
 
 
-def _one(prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, watcher: Watcher) -> Outcome:
+def _one(
+    prepared: Prepared,
+    run: RunDir,
+    cell: CellPlan,
+    wishes: Wishes,
+    watcher: Watcher,
+    told: dict[tuple[str, str], tuple[Answered | Ranked, ...]],
+) -> Outcome:
     folder = run.cell(cell.facts.id)
     ended = folder.ended()
     suite = prepared.suite
@@ -164,6 +185,10 @@ def _one(prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, watche
         settled = _settled(prepared, cell, wishes)
     except ConfigError as error:
         return _skip(run, cell, str(error))
+
+    def remember(step: str, answers: tuple[Answered | Ranked, ...]) -> None:
+        told[cell.facts.id, step] = answers
+
     job = CellRun(
         cell=settled,
         data=prepared.data,
@@ -172,6 +197,7 @@ def _one(prepared: Prepared, run: RunDir, cell: CellPlan, wishes: Wishes, watche
         privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
+        told=remember if prepared.judge else forget,
     )
 
     def open_all(watched: WatchedProcess) -> Any:
@@ -233,6 +259,7 @@ def _manifest(prepared: Prepared, name: str) -> Manifest:
         source_commit=source_commit(),
         cells=tuple(c.facts for c in prepared.cells),
         store_text=prepared.suite.store_text,
+        judge=prepared.judge.facts if prepared.judge else None,
     )
 
 

@@ -51,6 +51,11 @@ class State:
         self.name = cell.facts.deployment
         self._plan = {s.name: s for s in cell.facts.steps if not s.warmup}
 
+    def judge_begins(self, judge: CellPlan) -> None:
+        self.name = judge.facts.deployment
+        self._plan = {s.facts.name: s.facts for s in judge.steps}
+        self._work += sum(work(s) * s.samples for s in self._plan.values())
+
     def event(self, event: Event) -> None:
         match event:
             case StepStarted():
@@ -113,6 +118,10 @@ class PlainWatcher(Watcher):
                 self._say(f"{name}: {sentence}")
         self._state.cell_begins(cell)
         self._say(f"cell {self._state.cell}/{self._state.cells} {cell.facts.deployment}")
+
+    def judge(self, cell: CellPlan) -> None:
+        self._state.judge_begins(cell)
+        self._say(f"judge {cell.facts.deployment}")
 
     def event(self, cell: CellPlan, event: Event) -> None:
         self._state.event(event)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.catalogue import CATALOGUE
 from bench.config import Nightly
+from bench.judge import expected_seconds
 from bench.plan import planned_seconds
 from bench.probe import probe_seconds
 from bench.session import Prepared
@@ -56,28 +57,35 @@ def print_plan(prepared: Prepared) -> None:
     table = Table(title=f"{prepared.suite.name}: {len(prepared.cells)} cells, profile {prepared.suite.profile}")
     for column in ("cell", "engine", "steps", "samples", "memory (predicted)", "fits", "decode at best", "time, about"):
         table.add_column(column)
-    for cell in prepared.cells:
+    judging = (prepared.judge,) if prepared.judge else ()
+    for cell in (*prepared.cells, *judging):
         facts, expected = cell.facts, cell.facts.prediction
+        seconds = expected_seconds(cell, prepared.cells) if cell in judging else expected.seconds
         ceiling = expected.decode_tokens_per_s_ceiling
         table.add_row(
-            facts.deployment,
+            f"{facts.deployment} (judge)" if cell in judging else facts.deployment,
             facts.backend,
             str(len(cell.steps)),
             str(sum(s.facts.samples for s in cell.steps)),
             gib(expected.total_bytes),
             "skipped" if facts.skipped else {True: "yes", False: "no", None: "unknown"}[expected.fits],
             "unknown" if ceiling is None else f"{ceiling:.0f} tok/s",
-            "unknown" if expected.seconds is None else f"{expected.seconds / 60:.1f} min",
+            "unknown" if seconds is None else f"{seconds / 60:.1f} min",
         )
     out = console()
     out.print(table)
-    for cell in prepared.cells:
+    for cell in (*prepared.cells, *judging):
         said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
         for sentence in dict.fromkeys(filter(None, said)):
             out.print(f"{cell.facts.deployment}: {sentence}", markup=False)
     searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
     total = _about(planned_seconds(prepared.cells))
     out.print(f"Whole run: {total}{searched}. Predictions are not measurements.")
+    if prepared.judge:
+        out.print(
+            "The judge comes after it and is not counted in it; its samples are the labelled statements, its time is a guess that "
+            "counts those of the summaries too."
+        )
     if prepared.suite.profile == "nightly" or prepared.suite.nightly != Nightly():
         out.print(_night(prepared))
 
@@ -186,6 +194,7 @@ def print_power(margin: float, json: bool) -> None:
 
 def print_verify(run: RunDir, json: bool) -> int:
     """Verdicts and integrity; status 3 when a file was edited since the run was sealed."""
+    from results.judging import heard
     from results.validity import judge
 
     manifest, edits = run.manifest(), run.edits()
@@ -196,10 +205,13 @@ def print_verify(run: RunDir, json: bool) -> int:
         for cell in manifest.cells
     }
     if json:
-        found = {"edits": edits, "measurement_sha256": run.measurement_sha256(), "findings": findings}
+        seal = run.measurement_sha256()
+        found = {"edits": edits, "measurement_sha256": seal, "findings": findings, "judge": heard(run)}
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         _print_findings(edits, run.measurement_sha256(), findings)
+        for sentence in heard(run):
+            console().print(sentence, markup=False)
     return 3 if edits else 0
 
 

@@ -4,7 +4,7 @@ All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clo
 
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
 `Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
-`Scored.self_test`.
+`Scored.self_test`, `Judged`, `Manifest.judge`.
 """
 
 from typing import Any, Literal
@@ -195,6 +195,60 @@ class MemoryProbed(Struct, frozen=True, tag=True, kw_only=True):
         return (self.smallest_bytes - self.failed_bytes) / self.smallest_bytes
 
 
+class LabelJudged(Struct, frozen=True, kw_only=True):
+    """What the judge said of a statement whose label is known."""
+
+    id: str
+    note: str
+    """Statements about one note are not independent."""
+    label: str
+    verdict: str
+
+
+class StatementJudged(Struct, frozen=True, kw_only=True):
+    """What the judge said of one statement of one summary."""
+
+    sample: str
+    repeat: int = 0
+    statement: int
+    """Its number within the summary, from 0."""
+    verdict: str
+
+
+class Judged(Struct, frozen=True, tag=True, kw_only=True):
+    """What a judge made of the summaries of one step; written after all cells have ended. The last one of a step counts.
+
+    A verdict is `supported`, `contradicted`, `not_stated`, `undecided` (its votes differ) or `error` (it gave no answer). The votes
+    themselves, one for each order of the options, stand in the run's `judge/` folder.
+    """
+
+    time_ns: int
+    step: str
+    judge: str
+    """Its name in the suite."""
+    names: tuple[str, ...] = ()
+    """Of the judge: family, model, what the engine calls it."""
+    candidates: tuple[str, ...] = ()
+    """The same of every deployment of the run."""
+    engine: str | None = None
+    engine_version: str | None = None
+    weights_sha256: str | None = None
+    scoring: str = ""
+    version: int = 1
+    """Of the question and of how votes are counted."""
+    language: str = ""
+    prompt_sha256: str | None = None
+    """Of every question about the summaries, in order."""
+    labels_sha256: str | None = None
+    """Of the labelled statements as they were asked."""
+    labels: tuple[LabelJudged, ...] = ()
+    statements: tuple[StatementJudged, ...] = ()
+    summaries: int = 0
+    """Summaries that were looked at, those that state nothing included."""
+    reason: str = ""
+    """Why it was not judged."""
+
+
 Event = (
     CellStarted
     | Loaded
@@ -206,6 +260,7 @@ Event = (
     | StepEnded
     | CellEnded
     | MemoryProbed
+    | Judged
 )
 
 
@@ -390,3 +445,5 @@ class Manifest(Struct, frozen=True, kw_only=True):
     source_commit: str | None
     cells: tuple[CellFacts, ...]
     store_text: bool = True
+    judge: CellFacts | None = None
+    """Whom the suite asks about the summaries when all cells have ended; its steps are the labelled statements."""

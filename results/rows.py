@@ -155,6 +155,23 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decode_energy_per_token_j: float | None = None
     phase_energy_method: str | None = None
     phase_energy_reason: str | None = None
+    judge: str | None = None
+    """Who judged the summaries; its figures never stand in a ranking."""
+    judge_supported: float | None = None
+    judge_supported_lo: float | None = None
+    judge_supported_hi: float | None = None
+    judge_contradicted: float | None = None
+    judge_contradicted_lo: float | None = None
+    judge_contradicted_hi: float | None = None
+    judge_statements: int | None = None
+    judge_kappa: float | None = None
+    judge_kappa_lo: float | None = None
+    judge_kappa_hi: float | None = None
+    judge_accuracy: float | None = None
+    judge_accuracy_lo: float | None = None
+    judge_accuracy_hi: float | None = None
+    judge_reason: str | None = None
+    """Why the judge's figures are not shown."""
 
 
 CONTRACT = Row.__struct_fields__[: Row.__struct_fields__.index("reasons") + 1]

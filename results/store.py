@@ -125,6 +125,10 @@ class RunDir:
     def cell(self, cell_id: str) -> CellDir:
         return CellDir(self.path / "cells" / cell_id)
 
+    def judge(self) -> CellDir:
+        """Where the judge's own records stand, where a suite has one."""
+        return CellDir(self.path / "judge")
+
     def write_manifest(self, manifest: Manifest) -> None:
         write_atomically(self.path / "manifest.json", msgspec.json.format(_ENCODER.encode(manifest), indent=1))
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 import msgspec
 
+from results.judging import agreement, figures, withheld
 from results.measure import Measured
 from results.records import CellFacts, Event, Manifest, Scored, Telemetry
 from results.rows import Row
-from results.stats import Percentile, percentile
+from results.stats import Interval, Percentile, percentile
 from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views
 from results.views import CellRecords, StepRecords, read_cell
 
@@ -37,7 +38,7 @@ def row_of(view: StepView, findings: tuple[Finding, ...] | None = None) -> Row:
         row |= {"energy_reasons": ("the step did not end",)}
         return msgspec.convert(row, Row)
     row |= _measured(view.measured, view.step) | _energy(view.measured, view.step)
-    row |= _smallest(view)
+    row |= _smallest(view) | _judge(view)
     row |= {
         "outcome": "ok",
         "valid": not reasons(findings, "ranking"),
@@ -59,6 +60,24 @@ def _smallest(view: StepView) -> dict[str, object]:
         "smallest_memory_bytes": probed.smallest_bytes,
         "smallest_memory_resolution": probed.resolution,
     }
+
+
+def _judge(view: StepView) -> dict[str, object]:
+    """The agreement always, the judge's figures only where they may be shown."""
+    judged = view.cell.judged.get(view.step.facts.name)
+    if judged is None:
+        return {}
+    row: dict[str, object] = {"judge": judged.judge, "judge_reason": withheld(judged) or None}
+    if found := agreement(judged):
+        row |= _limits("judge_kappa", found.kappa) | _limits("judge_accuracy", found.accuracy)
+    if shown := figures(judged):
+        row |= _limits("judge_supported", shown.supported) | _limits("judge_contradicted", shown.contradicted)
+        row |= {"judge_statements": shown.statements}
+    return row
+
+
+def _limits(name: str, interval: Interval) -> dict[str, object]:
+    return {name: interval.value, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}
 
 
 def _no_smallest(view: StepView) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from results.records import (
     EngineInfo,
     EngineState,
     Event,
+    Judged,
     Loaded,
     Manifest,
     MemoryProbed,
@@ -75,6 +76,8 @@ class CellRecords(Struct, frozen=True, kw_only=True):
     """Of the last attempt; `None` while it runs, or when the parent was killed."""
     probed: MemoryProbed | None = None
     """The last search for the smallest memory."""
+    judged: dict[str, Judged] = {}
+    """By step: what a judge made of its summaries, last."""
     steps: tuple[StepRecords, ...]
     """Measured steps and warm-ups, in the order of the plan."""
 
@@ -105,6 +108,7 @@ class _Gathered:
         self.states: list[EngineState] = []
         self.ends: list[CellEnded] = []
         self.probed: MemoryProbed | None = None
+        self.judged: dict[str, Judged] = {}
 
     def take(self, event: Event) -> None:
         match event:
@@ -126,6 +130,8 @@ class _Gathered:
                 self.ends.append(event)
             case MemoryProbed():
                 self.probed = event
+            case Judged():
+                self.judged[event.step] = event
             case _:
                 pass  # a record of a step that never started: cut out of the middle of a file
 
@@ -159,6 +165,7 @@ def read_cell(
         loads=tuple(gathered.loads),
         ended=ended,
         probed=gathered.probed,
+        judged=gathered.judged,
         steps=tuple(_step(step, gathered, by_step.get(step.name, []), series) for step in facts.steps),
     )
 

@@ -4,7 +4,8 @@ with status 1 then.
 Questions: options that differ, positions of the right answer balanced, the right option not systematically the longest,
 no duplicate and no near-duplicate question. Notes: every key fact is found in its own reference summary and in its note
 and is not contradicted in the reference, listed drugs stand in the note, the reference holds no number and no drug that
-the note does not, its length is what the prompt asks for.
+the note does not, its length is what the prompt asks for. Labelled statements: one of each label about a note, and the
+patterns of the key facts agree with them.
 """
 
 import re
@@ -16,6 +17,7 @@ from itertools import combinations
 from tasks import TASKS, Language, Sample
 from tasks.facts import judge, matches, sentences
 from tasks.faithful import unsupported_drugs, unsupported_numbers
+from tasks.judging import LABELS, NOTES, Labelled, labelled
 from tasks.rouge import length
 
 POSITION_SHARE = (0.15, 0.35)
@@ -26,6 +28,9 @@ ALIKE = 0.8
 """Overlap of word (Chinese: character) triples, as a share of their union, from which two texts are near-duplicates."""
 REFERENCE_LENGTH: dict[Language, tuple[int, int]] = {"en": (50, 140), "zh": (90, 260)}
 """Words, or Chinese characters with every Latin word and number as one."""
+
+CAUGHT_SHARE = 0.8
+"""Of the contradicted statements, those that the patterns of the key facts find by themselves."""
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[a-z0-9]+")
 
@@ -83,6 +88,33 @@ def _fact_problems(sample: Sample) -> Iterator[str]:
             yield f"fact {fact.id!r} is not found in the note"
 
 
+def label_problems(rows: Sequence[Labelled], notes: Sequence[Sample]) -> Iterator[str]:
+    """What is wrong with a set of labelled statements: each note has one of each label, and the patterns of its key facts, which were
+    written apart from them, do not say otherwise.
+    """
+    facts = {note.id: note.extra["facts"] for note in notes}
+    by_note: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    caught = 0
+    for row in rows:
+        if row.note not in facts:
+            yield f"{row.id}: there is no note {row.note!r}"
+            continue
+        by_note.setdefault(row.note, []).append(row.label)
+        if row.statement in seen:
+            yield f"{row.id}: the statement stands there already"
+        seen.add(row.statement)
+        found = set(judge(facts[row.note], row.statement).values())
+        caught += row.label == "contradicted" and "contradicted" in found
+        if row.label == "supported" and "contradicted" in found:
+            yield f"{row.id}: is labelled supported, and a pattern finds it contradicted"
+    for note, labels in by_note.items():
+        if sorted(labels) != sorted(LABELS):
+            yield f"{note}: its statements are {', '.join(labels)}, not one of each"
+    if by_note and caught < CAUGHT_SHARE * len(by_note):
+        yield f"only {caught} of {len(by_note)} contradicted statements are found by a pattern"
+
+
 def _right_is_longest(sample: Sample) -> bool:
     lengths = [len(option) for option in sample.options]
     right = lengths[int(sample.target)]
@@ -111,6 +143,9 @@ def problems() -> Iterator[str]:
         samples = task.load(None)
         found = question_problems(samples) if task.kind == "choice" else note_problems(samples, task.language)
         yield from (f"{name}: {problem}" for problem in found)
+    for language, task in NOTES.items():
+        found = label_problems(labelled(language), task.load(None))
+        yield from (f"judge_labels_{language}: {problem}" for problem in found)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from results.records import Continuation, EngineInfo, EngineState
 
 
 class ScriptedBackend:
-    """Answers every request with `settings.reply`; ranks the continuation whose text sorts first as the most likely."""
+    """Answers every request with `settings.reply` or one of `replies`; ranks the continuation that sorts first as the most likely."""
 
     def __init__(self, settings: ScriptedSettings) -> None:
         if settings.hang_in_load:
@@ -49,7 +49,9 @@ class ScriptedBackend:
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         self._misbehave()
-        words = self._settings.reply.split()
+        asked = "\n".join(turn.text for turn in request.turns)
+        said = next((reply for text, reply in self._settings.replies.items() if text in asked), self._settings.reply)
+        words = said.split()
         if request.exact_prompt_tokens is not None:
             words = ["w"] * request.sampling.max_tokens
         told = words[: request.sampling.max_tokens]

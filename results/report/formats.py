@@ -12,6 +12,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return DASH if share is None else f"{100 * share:.{digits}f}{GAP}%"
 
 
+def two_decimals(value: float | None) -> str:
+    """For a coefficient without a unit."""
+    return DASH if value is None else f"{value:.2f}"
+
+
 def bare(share: float | None) -> str:
     """In percentage points, without a sign."""
     return DASH if share is None else f"{100 * share:.1f}"

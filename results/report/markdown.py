@@ -1,7 +1,10 @@
 """report.md: the summary, the table and the caveats, for a terminal, a merge request or an archive."""
 
+from collections.abc import Callable
+
 from results.report import formats
 from results.report.build import Report, estimated, memory_bytes, throughput
+from results.report.phrases import sentence
 from results.report.saying import Speak, badges, of_all, of_task, task_name
 from results.report.words import speaker
 
@@ -27,6 +30,7 @@ def markdown(report: Report, lang: str) -> str:
         "",
         *_table(report, t),
         "",
+        *_judged(report, t),
         f"## {t('md_caveats')}",
         "",
     ]
@@ -58,6 +62,28 @@ def _table(report: Report, t: Speak) -> list[str]:
         )
         lines.append("| " + " | ".join(escaped(c) for c in cells) + " |")
     return lines
+
+
+def _judged(report: Report, t: Speak) -> list[str]:
+    """Every figure of a judge with its agreement in the same line."""
+    rows = [(e.label, e.row) for e in report.entries if e.row.judge]
+    if not rows:
+        return []
+    keys = ("h_variant", "j_judge", "j_supported", "j_contradicted", "j_kappa")
+    lines = [f"## {t('judge')}", "", t("judge_text"), ""]
+    lines += ["| " + " | ".join(t(k) for k in keys) + " |", "|" + "---|" * len(keys)]
+    for label, row in rows:
+        supported = _ranged(formats.percent, row.judge_supported, row.judge_supported_lo, row.judge_supported_hi)
+        against = _ranged(formats.percent, row.judge_contradicted, row.judge_contradicted_lo, row.judge_contradicted_hi)
+        kappa = _ranged(formats.two_decimals, row.judge_kappa, row.judge_kappa_lo, row.judge_kappa_hi)
+        why = sentence(row.judge_reason, t("lang")) if row.judge_reason else supported
+        cells = (label, f"{row.judge}, {row.task}", why, against, kappa)
+        lines.append("| " + " | ".join(escaped(c) for c in cells) + " |")
+    return [*lines, ""]
+
+
+def _ranged(shown: Callable[[float | None], str], value: float | None, lo: float | None, hi: float | None) -> str:
+    return formats.DASH if value is None else f"{shown(value)} ({shown(lo)} – {shown(hi)})"
 
 
 def escaped(text: str) -> str:

@@ -65,6 +65,7 @@ def html(report: Report, lang: str) -> str:
         "percent": formats.percent,
         "points": formats.points,
         "bare": formats.bare,
+        "two": formats.two_decimals,
         "significant": formats.significant,
         "integer": formats.integer,
         "gib": formats.gib,
@@ -188,6 +189,7 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         "once": once_each(group),
         "tags": [(tag, _markup(tag_chart(group, tag, t)), _tag_table(group, tag)) for tag in tags],
         "positions": [(e, _rstd(e)) for e in group.entries if e.step.positions],
+        "judged": [e for e in group.entries if e.row.judge],
         "example": next((e for e in group.entries if e.step.examples), None),
         "tornado": _markup(swings(*report.tornados[group.anchor].drawing(t)))
         if group.anchor in report.tornados

@@ -68,6 +68,7 @@ RULES_ZH: dict[str, str] = {
     "F9": "对选项位置的偏倚",
     "F10": "评分器认识该语言的词",
     "F11": "指标出错记为错误而非零分",
+    "F12": "评审模型与已标注语句一致，且与被评模型不同系列",
     "F13": "题目的来源",
 }
 
@@ -157,6 +158,16 @@ PHRASES_ZH: tuple[tuple[str, str], ...] = (
         r"not provided for (\S+) on (.+): a limit of the address space .*",
         r"不支持 \2 上的 \1：地址空间上限不限制加速器的显存",
     ),
+    (r"no judge was asked", "未请评审模型"),
+    (r"the figures of `(.+)` are withheld: (.*)", r"`\1` 的数值不予显示：\2"),
+    (r"the summaries were not judged: (.*)", r"总结未经评审：\1"),
+    (r"judge and judged are of one family \((.+)\)", r"评审模型与被评模型属同一系列（\1）"),
+    (
+        r"the judge does not agree with the labels well enough: kappa (.+), accuracy (.+) on (\d+) labelled statements .*; "
+        r"needed: .* (\S+)",
+        r"评审模型与标注的一致性不足：\3 条标注语句上 kappa \1，准确率 \2；要求下限 \4",
+    ),
+    (r"the names do not tell whether judge and judged are of one family", "名称无法说明评审模型与被评模型是否同一系列"),
     (r"not provided on (\S+): .*", r"\1 上不支持：地址空间上限需要 Linux"),
 )
 

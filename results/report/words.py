@@ -167,6 +167,18 @@ EN: dict[str, str] = {
     "tag_kind": "kind of note",
     "tags_none": "The items carry no tags.",
     "items": "items",
+    # judge
+    "judge": "What a judge model says of the summaries",
+    "judge_text": "A second opinion, never a headline and in no ranking: another model was asked of every sentence of the summaries whether the note "
+    "supports it, contradicts it, or does not speak of it. How far it can be believed stands beside each figure: its agreement with 72 labelled "
+    "statements in the language (written for this project, not reviewed by a clinician). Where kappa may be under 0.6, or the judge is of one family "
+    "with a model of the run, nothing is shown.",
+    "j_judge": "Judge",
+    "j_supported": "Supported by the note",
+    "j_contradicted": "Contradicted by the note",
+    "j_statements": "Statements",
+    "j_kappa": "Agreement with the labels (kappa)",
+    "j_accuracy": "Labels hit",
     # position
     "position": "Does the position of an option matter?",
     "position_text": "Options were permuted. A model without bias recalls the right option equally well wherever it stands, and chooses each position "

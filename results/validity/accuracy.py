@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from results.judging import KAPPA_FLOOR, agreement, kin, said, withheld
 from results.validity.base import Check, Rule, StepView, exceeds, failed, not_applicable, not_known, passed
 from results.validity.workload import judged
 
@@ -130,6 +131,21 @@ def errors_are_errors(view: StepView) -> Check:
     return passed("kept apart")
 
 
+def judge_agrees(view: StepView) -> Check:
+    """F12"""
+    judged = view.cell.judged.get(view.step.facts.name)
+    if judged is None:
+        return not_applicable("no judge was asked")
+    found = agreement(judged)
+    if judged.reason or found is None:
+        return not_known(f"the summaries were not judged: {judged.reason}")
+    if why := withheld(judged):
+        return failed(said(found), f"the figures of `{judged.judge}` are withheld: {why}")
+    if kin(judged) is None:
+        return not_known("the names do not tell whether judge and judged are of one family")
+    return passed(said(found))
+
+
 def provenance(view: StepView) -> Check:
     """F13"""
     facts = view.step.facts
@@ -190,6 +206,14 @@ RULES = (
         title="errors of a metric are errors, not zeros",
         threshold="no score",
         check=errors_are_errors,
+    ),
+    Rule(
+        id="F12",
+        severity="W",
+        axis="accuracy",
+        title="a judge agrees with labelled statements and is of another family",
+        threshold=f"kappa's lower 95 % limit >= {KAPPA_FLOOR:g} on 72 of them; else its figures are withheld",
+        check=judge_agrees,
     ),
     Rule(
         id="F13",

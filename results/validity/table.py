@@ -9,8 +9,6 @@ from results.validity.pairs import PAIR_RULES
 NOT_DECIDED = {
     "F8": "a step cannot stop early: one with fewer answers than planned fails B1 and F1, and there is no record of a stopping rule "
     "(StepFacts would have to name one) because none may be used",
-    "F12": "no task asks a model to judge, so there is no agreement to look at; it would need 50 notes scored by people beside the "
-    "judge's scores",
 }
 """Rules of the method that no record of a step can decide, and where they are looked after."""
 
@@ -29,6 +27,8 @@ DEPARTURES = {
     "C9": "of one core instead of all, and the lateness of readings instead of an event loop's: requests are stamped in "
     "the worker's own threads",
     "F5": "the smallest difference that could be seen belongs to two runs: `compare` prints it",
+    "F12": "kappa on statements labelled for this project instead of an ICC on 50 notes scored by physicians, and a warning: a judge's "
+    "figures are withheld where it fails, and no row rests on them (docs/judge.md)",
 }
 """Where less, or something else, is asked than the method does, and why."""
 

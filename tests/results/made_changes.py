@@ -1,12 +1,12 @@
 """What may be done to a made run: each function gives a change that a test applies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from made_records import GPU_METER, MS, PROCESS, STEP, Run, S, answer, score, ticks
 from msgspec import structs
 
-from results.records import MeterInfo, StepEnded, StepStarted
+from results.records import Judged, LabelJudged, MeterInfo, StatementJudged, StepEnded, StepStarted
 
 Change = Callable[[Run], None]
 
@@ -204,6 +204,37 @@ def two_scorers(run: Run) -> None:
 
 def error_as_zero(run: Run) -> None:
     run.scores[0] = structs.replace(run.scores[0], value=0.0, verdict="error")
+
+
+LABELS = ("supported", "contradicted", "not_stated")
+
+
+def judged(**changes: Any) -> Change:
+    """A judge that hits all 72 labels and finds one statement supported, but for these changes."""
+
+    def change(run: Run) -> None:
+        made = Judged(
+            time_ns=27 * S,
+            step=run.step.name,
+            judge="judge",
+            names=("hf:acme/Granite-8B",),
+            candidates=("hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",),
+            language="en",
+            labels=labels(),
+            statements=(StatementJudged(sample="q0", statement=0, verdict="supported"),),
+            summaries=1,
+        )
+        run.judged = [structs.replace(made, **changes)]
+
+    return change
+
+
+def labels(wrong: Sequence[int] = (), said: str | None = None) -> tuple[LabelJudged, ...]:
+    """72 of them, three about each note; those with these numbers are missed, or all get the same verdict."""
+    return tuple(
+        LabelJudged(id=f"l{i}", note=f"n{i // 3}", label=LABELS[i % 3], verdict=said or LABELS[(i + (i in wrong)) % 3])
+        for i in range(72)
+    )
 
 
 def shared_clusters(name: str) -> Change:

@@ -14,6 +14,8 @@ from made_changes import (
     host,
     in_flight,
     in_page_cache,
+    judged,
+    labels,
     long_step,
     memory_meter,
     no_warm_up,
@@ -220,6 +222,11 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         "1 of 1 references score less than 1 against themselves, down to 0.00: the scorer does not know their words",
     ),
     "F11": (error_as_zero, "I", "an error has a score or a verdict has none, e.g. `q0`"),
+    "F12": (
+        judged(labels=labels(said="supported")),
+        "W",
+        "the judge does not agree with the labels well enough: kappa 0.00",
+    ),
     "F13": (
         step(public=True),
         "W",
@@ -285,6 +292,7 @@ CLEAN: dict[str, Change] = {
     "F9": positions(1.0),
     "F10": scores_200(200, self_test=1.0),
     "F11": nothing,
+    "F12": judged(),
     "F13": nothing,
     "D10": nothing,
     "D11": nothing,

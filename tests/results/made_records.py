@@ -190,6 +190,9 @@ class Run:
             time_ns=26 * S, outcome="ok", fingerprint_start="f" * 64, fingerprint_end="f" * 64
         )
 
+        self.judged: list[Event] = []
+        """What a judge said of the step, after its cell has ended."""
+
     def events(self) -> list[Event]:
         end: list[Event] = [self.ended] if self.ended else []
         return [
@@ -201,6 +204,7 @@ class Run:
             *self.states,
             StepEnded(self.step.name, round(self.end_s * S)),
             *end,
+            *self.judged,
         ]
 
     def cell_facts(self) -> CellFacts:
