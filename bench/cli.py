@@ -1,6 +1,7 @@
 """Command line: read arguments, call one function, print. Exit status: 0 all well, 1 a cell did not end `ok`, 2 the user can
 mend it, 3 a regression or a gate not passed, 130 interrupted (the run can be resumed)."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,12 @@ def complain(sentence: str) -> int:
 def _usage_message(error: Exception) -> str | None:
     """Typer reports a wrong command line by exceptions of its parser, which all format themselves."""
     formatted = getattr(error, "format_message", None)
-    return f"{formatted()} (see --help)" if callable(formatted) else None
+    if not callable(formatted):
+        return None
+    said = str(formatted())
+    if found := re.fullmatch(r"No such command '(.+\.toml)'\.", said):
+        said = f"No such command '{found[1]}'; to run a suite: run {found[1]}"
+    return f"{said} (see --help)"
 
 
 def emit(value: Any) -> None:

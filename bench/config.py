@@ -266,12 +266,14 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load_suite(path: Path) -> Suite:
     """Read a suite file; every mistake is a `ConfigError` with the file and the place in it."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark at the beginning
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give a suite file or a built-in suite's name"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return suite_from(raw, str(path))
 
@@ -284,7 +286,9 @@ def suite_from(raw: dict[str, Any], where: str) -> Suite:
     try:
         suite = msgspec.convert(raw, Suite)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        from bench.mistakes import said
+
+        raise ConfigError(f"{where}: {said(error, raw, Suite)}") from error
     if not suite.deployments:
         raise ConfigError(f"{where}: no [[deployments]]; a suite needs at least one")
     if not suite.tasks:
@@ -324,10 +328,14 @@ def engine_settings(deployment: Deployment, where: str = "suite") -> BackendSett
     values = dict(deployment.settings)
     if deployment.backend == "vllm" and deployment.python:
         values.setdefault("python", deployment.python)
+    values["backend"] = deployment.backend
     try:
-        return msgspec.convert({**values, "backend": deployment.backend}, SETTINGS[deployment.backend])
+        return msgspec.convert(values, SETTINGS[deployment.backend])
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: deployment `{deployment.name}`, settings: {error}") from error
+        from bench.mistakes import said
+
+        what = said(error, values, SETTINGS[deployment.backend])
+        raise ConfigError(f"{where}: deployment `{deployment.name}`, settings: {what}") from error
 
 
 def _expand_matrices(deployments: Any, where: str) -> list[Any]:

@@ -5,6 +5,7 @@ whether or not earlier ones have finished, and latency counts from the planned t
 scored, printed or written to disk between the stamps.
 """
 
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -97,21 +98,23 @@ def _open_loop(backend: Backend, step: JobStep, seen: TokenCount, times: Sequenc
     """Every request is handed to its own thread at its time, up to what the engine takes at once."""
     done: SimpleQueue[Future[Answered]] = SimpleQueue()
     with ThreadPoolExecutor(backend.max_concurrency) as pool:
-        start_ns = monotonic_ns()
+        start_ns, stop = monotonic_ns(), threading.Event()
 
         def send() -> None:
-            pause = threading.Event()
             for request, offset_ns in zip(step.requests, times, strict=True):
                 due_ns = start_ns + offset_ns
-                if (wait := due_ns - monotonic_ns()) > 0:
-                    pause.wait(wait / 1e9)
+                if stop.wait(max(0, due_ns - monotonic_ns()) / 1e9):
+                    return
                 pool.submit(_answer, backend, step.name, seen, request, due_ns).add_done_callback(done.put)
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        for _ in step.requests:
-            yield done.get().result()
-        sender.join()
+        try:
+            for _ in step.requests:
+                yield done.get().result()
+        finally:  # an engine that is lost gets no further requests
+            stop.set()
+            sender.join()
 
 
 class _Watch:
@@ -219,8 +222,12 @@ def _rank(backend: Backend, step: str, request: RankRequest) -> Ranked:
     start_ns = monotonic_ns()
     try:
         ranking = backend.rank(request)
+        if not all(math.isfinite(c.logprob) for c in ranking.continuations):
+            raise BackendError(
+                "the engine's log-likelihoods are no numbers (NaN or infinite): the weights are damaged or overflow"
+            )
     except BackendError as failure:
-        error = str(failure)
+        ranking, error = None, str(failure)
     return Ranked(
         step=step,
         sample=request.id,

@@ -42,6 +42,8 @@ class Weights(Struct, frozen=True, kw_only=True):
     made: bool = True
     label: str | None = None
     """`Q4_1`, `bfloat16`."""
+    quantised_from: str | None = None
+    """Label of the file that this one is made from here: what that one had lost stays lost."""
     sha256: str | None = None
     """Of the file; of a list of names and hashes where there are several files."""
     size_bytes: int | None = None
@@ -77,12 +79,13 @@ def locate(deployment: Deployment, base: Path, *, download: bool = False) -> Wei
         return facts
     derived = _derived_path(facts, kind) if facts.sha256 else None
     if derived and derived.exists():
-        return _labelled(weights_at(derived, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), kind)
+        return _made_from(facts, weights_at(derived, hash_limit_bytes=HASHED_WHEN_PLANNING_BYTES), kind)
     return msgspec.structs.replace(
         facts,
         path=derived or source,
         made=False,
         label=kind,
+        quantised_from=facts.label,
         sha256=None,
         size_bytes=None,
         tensor_bytes=None,
@@ -100,7 +103,8 @@ def resolve(deployment: Deployment, base: Path, *, download: bool = False) -> We
     kind = _wanted_type(deployment, facts)
     if kind is None:
         return facts
-    return _labelled(weights_at(_derive(facts, kind, deployment.python or sys.executable), hash_limit_bytes=None), kind)
+    made = weights_at(_derive(facts, kind, deployment.python or sys.executable), hash_limit_bytes=None)
+    return _made_from(facts, made, kind)
 
 
 def _synthetic(deployment: Deployment, *, make: bool) -> Weights:
@@ -185,7 +189,7 @@ def _packaged(name: str, rest: str) -> Path:
 
 
 def _wanted_type(deployment: Deployment, source: Weights) -> str | None:
-    """The quantisation to be made from the source; None when it is to be used as it is."""
+    """The quantisation to be made from the source; None when it is to be used as it is, also because it is of that type already."""
     if deployment.quantise is None:
         return None
     kind, where = deployment.quantise.upper(), f'deployment `{deployment.name}`: quantise = "{deployment.quantise}"'
@@ -193,11 +197,15 @@ def _wanted_type(deployment: Deployment, source: Weights) -> str | None:
         raise ConfigError(f"{where} needs a GGUF file, and {source.path} is a folder")
     if kind not in QUANTISATIONS:
         raise ConfigError(f"{where} is unknown; choose one of {', '.join(QUANTISATIONS)}")
-    return kind
+    return None if kind == source.label else kind
 
 
 def _labelled(weights: Weights, label: str) -> Weights:
     return msgspec.structs.replace(weights, label=label)
+
+
+def _made_from(source: Weights, made: Weights, label: str) -> Weights:
+    return msgspec.structs.replace(made, label=label, quantised_from=source.label)
 
 
 def _derived_path(source: Weights, kind: str) -> Path:
@@ -277,7 +285,7 @@ def _headers(files: Sequence[Path]) -> list[Header]:
         try:
             headers.append(read_header(file))
         except GgufError as error:
-            raise ConfigError(f"{file}: {error}") from error
+            raise ConfigError(f"{file}: {error}; give a whole GGUF file (copy or fetch it again)") from error
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
     return headers

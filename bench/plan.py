@@ -87,6 +87,7 @@ def place(cell: CellPlan, resolved: Resolved) -> CellPlan:
         cell.facts,
         parameters_b=weights.parameters / 1e9 if weights and weights.parameters else cell.facts.parameters_b,
         quantisation=cell.facts.quantisation or (weights.label if weights else None),
+        quantised_from=weights.quantised_from if weights else None,
         prediction=prediction,
         skipped=resolved.missing or (prediction.advice if prediction.fits is False else None),
     )

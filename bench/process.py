@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,6 +97,26 @@ def strays(mark: str) -> list[psutil.Process]:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+@contextlib.contextmanager
+def ended_as_by_the_user() -> Iterator[None]:
+    """SIGTERM (a timer, a shutdown) and SIGHUP (a terminal that closes) raise `KeyboardInterrupt`, so that the cell is recorded as
+    interrupted and its processes are ended. A signal that is ignored (nohup) or handled already stays so."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    mine = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        mine = []  # only the main thread may ask for signals
+    for number in mine:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def worker_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from bench.catalogue import Recipe
 from bench.config import ConfigError, Load, SamplingOptions, TaskOptions
 from bench.datasets_source import named_data
 from bench.job import JobStep
+from bench.mistakes import nearest
 from results.records import StepFacts
 from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange, headline
 
@@ -45,7 +46,7 @@ def load_tasks(
     Relative data paths are looked for from `base`. Raises `ConfigError` for an unknown task or bad data.
     """
     if unknown := sorted(set(wanted) - set(known)):
-        raise ConfigError(f"unknown task `{unknown[0]}`; known: {', '.join(sorted(known))}")
+        raise ConfigError(f"unknown task `{unknown[0]}`; {nearest(unknown[0], known)} (`tasks` lists them)")
     loaded = {}
     for name, options in wanted.items():
         task = known[name]

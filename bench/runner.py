@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from bench.checkout import Checkout
 from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT
 from bench.models import commit_at
 from bench.plan import CellPlan
@@ -97,6 +98,7 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
     """Of the environment, taken at the start and at the end."""
     told: Told = forget
     """Where text may not be kept: called with what was answered in a step that ended, since the disk will not tell later."""
+    code: Checkout = Checkout()
 
 
 def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
@@ -200,6 +202,8 @@ def _attend(
                 pid=worker.pid,
                 page_cache_share=in_page_cache,
                 model_commit=commit,
+                source_commit=run.code.commit,
+                source_changed=run.code.changed,
             )
         )
         while True:

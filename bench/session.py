@@ -12,10 +12,19 @@ from typing import Any, TextIO
 import msgspec
 
 from bench import judge, models
-from bench.config import BackendSettings, ConfigError, RecordedSettings, Suite, engine_settings, suite_from
+from bench.checkout import checkout
+from bench.config import (
+    BackendSettings,
+    ConfigError,
+    LlamaCppSettings,
+    RecordedSettings,
+    Suite,
+    engine_settings,
+    suite_from,
+)
 from bench.lm_eval_adapter import lm_eval_tasks
 from bench.plan import CellPlan, Resolved, expand, most_in_flight, place, with_weights
-from bench.process import ROOT
+from bench.process import ended_as_by_the_user
 from bench.render import TaskData, load_tasks
 from bench.runner import CellRun, Limits, Privacy, Watcher, forget, run_cell
 from bench.score import score_cell
@@ -73,7 +82,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
 
     chosen = tuple(d for d in suite.deployments if fnmatchcase(d.name, wishes.only))
     if not chosen:
-        raise ConfigError(f"--only {wishes.only}: no deployment of `{suite.name}` has such a name")
+        names = ", ".join(d.name for d in suite.deployments)
+        raise ConfigError(f"--only {wishes.only}: no deployment of `{suite.name}` has such a name; there are {names}")
     suite = msgspec.structs.replace(
         suite,
         deployments=chosen,
@@ -101,7 +111,18 @@ def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
     except ConfigError as error:
         weights, missing = None, str(error)
     settings = _settings(cell, weights, base)
+    missing = missing or _beyond(settings, weights)
     return Resolved(weights=weights, missing=missing, prediction=predict(cell, settings, weights, host))
+
+
+def _beyond(settings: BackendSettings, weights: models.Weights | None) -> str | None:
+    """llama.cpp would say so too, after it has loaded the weights."""
+    if weights is None or not isinstance(settings, LlamaCppSettings):
+        return None
+    trained = weights.metadata.get(f"{weights.metadata.get('general.architecture')}.context_length")
+    if not isinstance(trained, int) or settings.context <= trained:
+        return None
+    return f"`context` {settings.context} is longer than the {trained} tokens that the model was made for; lower it"
 
 
 def _settings(cell: CellPlan, weights: models.Weights | None, base: Path) -> BackendSettings:
@@ -148,7 +169,7 @@ def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
     outcomes: dict[str, Outcome] = {}
     told: dict[tuple[str, str], tuple[Answered | Ranked, ...]] = {}
-    with Lock(run):
+    with Lock(run), ended_as_by_the_user():
         run.unseal()
         for cell in prepared.cells:
             watcher.cell(cell)
@@ -198,6 +219,7 @@ def _one(
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
         told=remember if prepared.judge else forget,
+        code=checkout(),  # now: the worker reads the code from the disk when it starts
     )
 
     def open_all(watched: WatchedProcess) -> Any:
@@ -245,6 +267,7 @@ def _skip(run: RunDir, cell: CellPlan, why: str) -> Outcome:
 
 def _manifest(prepared: Prepared, name: str) -> Manifest:
     host = {**msgspec.to_builtins(prepared.host), "base": str(prepared.base.resolve())}
+    code = checkout()
     return Manifest(
         schema=SCHEMA,
         run=name,
@@ -256,7 +279,8 @@ def _manifest(prepared: Prepared, name: str) -> Manifest:
         seed=prepared.suite.seed,
         host=host,
         versions=versions(),
-        source_commit=source_commit(),
+        source_commit=code.commit,
+        source_changed=code.changed,
         cells=tuple(c.facts for c in prepared.cells),
         store_text=prepared.suite.store_text,
         judge=prepared.judge.facts if prepared.judge else None,
@@ -275,22 +299,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def source_commit() -> str | None:
-    """Of the checkout, read from its .git folder; None where there is none."""
-    head = ROOT / ".git" / "HEAD"
-    try:
-        text = head.read_text().strip()
-        if not text.startswith("ref: "):
-            return text
-        reference = ROOT / ".git" / text.removeprefix("ref: ")
-        if reference.exists():
-            return reference.read_text().strip()
-        packed = (ROOT / ".git" / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(text.removeprefix("ref: "))), None)
-    except OSError:
-        return None
 
 
 class Lock:

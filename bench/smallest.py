@@ -28,7 +28,6 @@ from bench.plan import WARMUP_REQUESTS, CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import StepPlan, warmup_of
 from bench.runner import log_tail, oom_kills, outcome_of
-from results.energy import where_of
 from results.records import Answered, Event, Loaded, MemoryProbed, MemoryTrial, Outcome, Ranked
 
 ADDRESS_SPACE = "address space of the worker"
@@ -81,6 +80,8 @@ def refusal(settings: BackendSettings, device: str | None) -> str | None:
     engine = str(type(settings).__struct_config__.tag)
     if not isinstance(settings, LlamaCppSettings | ScriptedSettings):
         return f"not provided for {engine}"
+    from results.energy import where_of  # here, since it brings numpy and planning should not wait for it
+
     if where_of(device) == "gpu":
         return f"not provided for {engine} on {device}: a limit of the address space does not limit an accelerator's memory"
     if sys.platform != "linux":

@@ -1,23 +1,21 @@
-"""Tables for people on stdout: what `plan`, `host`, `models`, `tasks` and `verify` print."""
+"""Tables for people on stdout: what `plan`, `host`, `models`, `tasks` and `verify` print. Each imports only what it shows."""
 
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-from bench.catalogue import CATALOGUE
 from bench.config import Nightly
-from bench.judge import expected_seconds
-from bench.plan import planned_seconds
-from bench.probe import probe_seconds
-from bench.session import Prepared
-from hardware import Measurable
 from results.store import RunDir
-from tasks import TASKS
+
+if TYPE_CHECKING:
+    from bench.session import Prepared
+    from hardware import Measurable
 
 ENGINES = {
     "llama_cpp": ("llama_cpp", "pip install -e '.[llama-cpp]'"),
@@ -32,6 +30,11 @@ ENGINES = {
 }
 
 
+ARITHMETIC = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16", "vsx", "rvv")
+"""Beginnings of the processor's flags that an engine's speed hangs on; `--json` has all flags."""
+EMPTY: tuple[Any, ...] = (None, "", [], {}, ())
+
+
 class EngineState(msgspec.Struct, frozen=True):
     name: str
     usable: bool
@@ -39,7 +42,21 @@ class EngineState(msgspec.Struct, frozen=True):
 
 
 def console() -> Console:
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 180)
+    """Without markup: `pip install '.[vllm]'` is no style."""
+    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 180)
+
+
+def show(out: Console, table: Table) -> None:
+    """As a table where no word must be cut for it, else a paragraph a row: eight columns of two letters tell nothing."""
+    unbounded = out.options.update(width=10_000)
+    if Measurement.get(out, unbounded, table).minimum <= out.width:
+        out.print(table)
+        return
+    out.print(str(table.title or ""), style="bold")
+    names = [str(column.header) for column in table.columns]
+    for first, *rest in zip(*(column.cells for column in table.columns), strict=True):
+        told = "; ".join(f"{name} {cell}".strip() for name, cell in zip(names[1:], rest, strict=True) if cell)
+        out.print(f"{first}: {told}")
 
 
 def engines() -> tuple[EngineState, ...]:
@@ -53,7 +70,10 @@ def gib(value: int | None) -> str:
     return "unknown" if value is None else f"{value / 2**30:.2f} GiB"
 
 
-def print_plan(prepared: Prepared) -> None:
+def print_plan(prepared: "Prepared") -> None:
+    from bench.judge import expected_seconds
+    from bench.plan import planned_seconds
+
     table = Table(title=f"{prepared.suite.name}: {len(prepared.cells)} cells, profile {prepared.suite.profile}")
     for column in ("cell", "engine", "steps", "samples", "memory (predicted)", "fits", "decode at best", "time, about"):
         table.add_column(column)
@@ -73,11 +93,11 @@ def print_plan(prepared: Prepared) -> None:
             "unknown" if seconds is None else f"{seconds / 60:.1f} min",
         )
     out = console()
-    out.print(table)
+    show(out, table)
     for cell in (*prepared.cells, *judging):
         said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
         for sentence in dict.fromkeys(filter(None, said)):
-            out.print(f"{cell.facts.deployment}: {sentence}", markup=False)
+            out.print(f"{cell.facts.deployment}: {sentence}")
     searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
     total = _about(planned_seconds(prepared.cells))
     out.print(f"Whole run: {total}{searched}. Predictions are not measurements.")
@@ -90,8 +110,11 @@ def print_plan(prepared: Prepared) -> None:
         out.print(_night(prepared))
 
 
-def _night(prepared: Prepared) -> str:
+def _night(prepared: "Prepared") -> str:
     """How long `nightly` would take with this suite; a doubtful figure takes longer, since it is confirmed at once."""
+    from bench.plan import planned_seconds
+    from bench.probe import probe_seconds
+
     blocks, block, probe = prepared.suite.nightly.blocks, planned_seconds(prepared.cells), probe_seconds(prepared)
     total = None if block is None or probe is None else blocks * block + probe
     parts = f"{blocks} blocks of {_about(block)}, and the probe, {_about(probe)}"
@@ -106,44 +129,62 @@ def print_host(host: Any, sensors: Any, found: tuple[EngineState, ...]) -> None:
     out = console()
     machine = Table(title="Machine", show_header=False)
     for name, value in msgspec.to_builtins(host).items():
-        if value not in (None, "", [], {}):
-            machine.add_row(name, _short(value))
-    out.print(machine)
+        if value not in EMPTY:
+            machine.add_row(name.removesuffix("_bytes").replace("_", " "), _words(name, value))
+    show(out, machine)
     table = Table(title="Sensors")
     for column in ("interface", "usable", "evidence", "boundary", "note"):
         table.add_column(column)
     for report in sensors:
         table.add_row(report.interface, "yes" if report.usable else "no", report.evidence, report.boundary, report.note)
-    out.print(table)
+    show(out, table)
     table = Table(title="Engines")
     for column in ("engine", "usable here", "how to get it"):
         table.add_column(column)
     for engine in found:
         table.add_row(engine.name, "yes" if engine.usable else "no", "" if engine.usable else engine.how)
-    out.print(table)
+    show(out, table)
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= 160 else text[:157] + "..."
+def _words(name: str, value: Any) -> str:
+    """A fact of the machine as a person would write it; bytes by the name that they have."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() if name.endswith("_bytes"):
+            return gib(value)
+        case float():
+            return f"{value:g}"
+        case dict():
+            told = ((k, v) for k, v in value.items() if v not in EMPTY)
+            return "; ".join(f"{k.removesuffix('_bytes').replace('_', ' ')} {_words(k, v)}" for k, v in told)
+        case list() | tuple() if name == "flags":
+            return ", ".join(f for f in value if f.startswith(ARITHMETIC)) or "none that matter here"
+        case list() | tuple():
+            return ", ".join(_words(name, v) for v in value)
+    return str(value)
 
 
-def print_measurable(found: Sequence[Measurable]) -> None:
+def print_measurable(found: "Sequence[Measurable]") -> None:
     print("\nWhat can be measured here")
     for part in found:
         print(f"- {part.quantity}: {part.sentence}")
 
 
 def print_models() -> None:
+    from bench.catalogue import CATALOGUE
+
     table = Table(title="DeepSeek variants")
     for column in ("name", "parameters", "active", "native", "context", "cache per token", "licence", "repository"):
         table.add_column(column)
     for entry in CATALOGUE:
         table.add_row(*entry.row())
-    console().print(table)
+    show(console(), table)
 
 
 def print_tasks(json: bool) -> None:
+    from tasks import TASKS
+
     if json:
         listed = [
             {
@@ -170,7 +211,7 @@ def print_tasks(json: bool) -> None:
     for t in TASKS.values():
         data = "embedded, synthetic, not clinician-reviewed" if t.synthetic else t.licence
         table.add_row(t.name, t.language, t.title, t.metric, ", ".join(t.scorings), data)
-    console().print(table)
+    show(console(), table)
 
 
 def print_power(margin: float, json: bool) -> None:
@@ -189,7 +230,7 @@ def print_power(margin: float, json: bool) -> None:
     table.add_column("items")
     for row in rows:
         table.add_row(f"{row['discordance']:.0%}", f"{row['non_inferiority_items']:,}")
-    console().print(table)
+    show(console(), table)
 
 
 def print_verify(run: RunDir, json: bool) -> int:
@@ -217,11 +258,11 @@ def print_verify(run: RunDir, json: bool) -> int:
 
 def _print_findings(edits: list[str], seal: str | None, findings: dict[str, Any]) -> None:
     out = console()
-    out.print("Files: whole, as sealed." if not edits else "Files: NOT as sealed:", markup=False)
+    out.print("Files: whole, as sealed." if not edits else "Files: NOT as sealed:")
     for sentence in edits:
-        out.print(f"  {sentence}", markup=False)
+        out.print(f"  {sentence}")
     if seal:
-        out.print(f"Measurement seal{', as sealed' if edits else ''}: {seal}", markup=False, highlight=False)
+        out.print(f"Measurement seal{', as sealed' if edits else ''}: {seal}")
     table = Table(title="Validity")
     for column in ("cell", "step", "rule", "severity", "verdict", "observed", "threshold", "meaning"):
         table.add_column(column)
@@ -231,4 +272,4 @@ def _print_findings(edits: list[str], seal: str | None, findings: dict[str, Any]
                 table.add_row(
                     cell, f.step or "", f.rule, f.severity, f.verdict, str(f.observed), str(f.threshold), f.sentence
                 )
-    out.print(table)
+    show(out, table)

@@ -4,7 +4,8 @@ All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clo
 
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
 `Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
-`Scored.self_test`, `Judged`, `Manifest.judge`.
+`Scored.self_test`, `Judged`, `Manifest.judge`, `CellFacts.quantised_from`, `CellStarted.source_commit`,
+`Manifest.source_changed`.
 """
 
 from typing import Any, Literal
@@ -63,6 +64,10 @@ class CellStarted(Struct, frozen=True, tag=True, kw_only=True):
     """Of the weights' bytes, those that stood in the page cache just before; None where there is no file or the kernel does not tell."""
     model_commit: str | None = None
     """Of the Hugging Face repository that `model` names; None for other models and where it is not known."""
+    source_commit: str | None = None
+    """Of Bedside as this attempt ran it; a run that was resumed may have several."""
+    source_changed: bool | None = None
+    """As in `Manifest`."""
 
 
 class Loaded(Struct, frozen=True, tag=True):
@@ -419,6 +424,8 @@ class CellFacts(Struct, frozen=True, kw_only=True):
     parameters_b: float | None = None
     active_parameters_b: float | None = None
     quantisation: str | None = None
+    quantised_from: str | None = None
+    """Label of the file it is made from on this machine; None where the file is used as it came."""
     settings: dict[str, Any] = {}
     steps: tuple[StepFacts, ...] = ()
     prediction: Prediction = Prediction()
@@ -447,3 +454,5 @@ class Manifest(Struct, frozen=True, kw_only=True):
     store_text: bool = True
     judge: CellFacts | None = None
     """Whom the suite asks about the summaries when all cells have ended; its steps are the labelled statements."""
+    source_changed: bool | None = None
+    """What ran differed from the commit; None where that is not known."""

@@ -1,6 +1,7 @@
 """llama.cpp's model, context and samplers behind plain methods. The bindings are handed in, so that only one file imports them."""
 
 import ctypes
+import math
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -247,6 +248,12 @@ class Context:
             raise BackendError(f"llama.cpp has no logits of row {row}")
         return self._numpy.ctypeslib.as_array(pointer, (self._model.size,))
 
+    def sound(self, row: int, token: int) -> int:
+        """The token that was chosen, if there was something to choose from: a model whose output is NaN says the first token for ever."""
+        if not math.isfinite(self.logits(row)[token]):
+            raise BackendError("the model's output is no number (NaN or infinite): its weights are damaged or overflow")
+        return token
+
     def logprobs(self, row: int, targets: Sequence[int]) -> list[float]:
         numpy, logits, scratch = self._numpy, self.logits(row), self._scratch
         top = float(logits.max())
@@ -274,7 +281,7 @@ class Greedy:
         logits = self._context.logits(row)
         if self._banned:
             logits[self._banned] = -float("inf")
-        return int(logits.argmax())
+        return self._context.sound(row, int(logits.argmax()))
 
     def close(self) -> None:
         """Holds nothing."""
@@ -296,7 +303,7 @@ class Chain:
     def pick(self, row: int) -> int:
         if self._banned:
             self._context.logits(row)[self._banned] = -float("inf")
-        return int(self._library.llama_sampler_sample(self._chain, self._context.handle, row))
+        return self._context.sound(row, int(self._library.llama_sampler_sample(self._chain, self._context.handle, row)))
 
     def close(self) -> None:
         self._library.llama_sampler_free(self._chain)

@@ -188,6 +188,7 @@ def _described(side: Side) -> dict[str, str]:
         **echoed,
         **software,
         "source commit": manifest.source_commit,
+        "source changed": manifest.source_changed,
         "profile": manifest.profile,
         "seed": manifest.seed,
         "repeats": len(side.views),

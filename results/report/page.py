@@ -292,6 +292,7 @@ def _identity(cell: CellPage) -> list[tuple[str, str]]:
             ("engine", f"{engine.engine} {engine.engine_version or ''}"),
             ("device", engine.device),
             ("quantisation", engine.quantisation),
+            ("made here from a file of", facts.quantised_from),
             ("parameters", f"{engine.parameters:,}" if engine.parameters else None),
             ("bits per weight", formats.significant(engine.bits_per_weight, 4) if engine.bits_per_weight else None),
             ("weights", formats.gib(engine.weight_bytes) if engine.weight_bytes else None),

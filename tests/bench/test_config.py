@@ -29,10 +29,10 @@ def test_a_suite_is_read_with_its_defaults() -> None:
         ({"deployments": []}, ("no [[deployments]]",)),
         ({"deployments": [SCRIPTED, SCRIPTED]}, ("used twice: a",)),
         ({"deployments": [{**SCRIPTED, "settings": {"delya_s": 1}}]}, ("`a`", "delya_s")),
-        ({"deployments": [{**SCRIPTED, "backend": "telepathy"}]}, ("telepathy", "deployments[0]")),
+        ({"deployments": [{**SCRIPTED, "backend": "telepathy"}]}, ("telepathy", "deployment `a`")),
         ({"deployments": [{**SCRIPTED, "matrix": {"quantise": []}}]}, ("matrix", "non-empty")),
         ({"load": [{"concurrency": 1, "rate_per_s": 2.0}]}, ("either",)),
-        ({"load": [{"concurrency": 0}]}, ("load[0]", "concurrency")),
+        ({"load": [{"concurrency": 0}]}, ("`load`, number 1", "concurrency")),
     ],
 )
 def test_a_mistake_is_named_with_its_place(changes: dict[str, object], words: tuple[str, ...]) -> None:
@@ -64,11 +64,11 @@ def test_vllm_takes_its_interpreter_from_the_deployment() -> None:
     assert getattr(settings, "python", None) == "/opt/vllm/bin/python"
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe"])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(("content", "why"), [(b"name = ", "not valid TOML"), (b"\xff\xfe", "not UTF-8 at byte 0")])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML"):
+    with pytest.raises(ConfigError, match=rf"broken\.toml: {why}"):
         load_suite(path)
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.backends import BackendError, Chunk, Ranking, RankRequest, Request, Sampling, Turn, Usage
+from bench.backends import BackendError, BackendOutOfMemory, Chunk, Ranking, RankRequest, Request, Sampling, Turn, Usage
 from bench.backends.scripted import ScriptedBackend
 from bench.config import Load, ScriptedSettings
 from bench.drive import TokenCount, arrivals, drive
 from bench.job import JobStep
-from results.records import Answered, EngineInfo, EngineState, Ranked
+from results.records import Answered, Continuation, EngineInfo, EngineState, Ranked
 
 
 def request(name: str, prefill: str = "", max_tokens: int = 100) -> Request:
@@ -122,3 +122,31 @@ def test_an_open_loop_counts_latency_from_the_planned_time() -> None:
     done = answers(backend, Load(rate_per_s=500.0), *(request(f"q{i}") for i in range(20)))
     assert len(done) == 20
     assert all(a.start_ns >= a.sched_ns for a in done)
+
+
+def test_a_log_likelihood_that_is_no_number_is_a_failure_and_no_answer() -> None:
+    class Broken(Pieces):
+        def rank(self, request: RankRequest) -> Ranking:
+            bad = float("nan") if request.id == "q1" else -1.0
+            return Ranking(continuations=(Continuation(bad, 1), Continuation(-2.0, 1)))
+
+    ranks = tuple(RankRequest(id=name, context="c", continuations=("a", "b")) for name in ("q0", "q1"))
+    step = JobStep(name="s", load=Load(concurrency=1), seed=1, ranks=ranks)
+    found = {r.sample: r for r in drive(Broken(), step, TokenCount()) if isinstance(r, Ranked)}
+    assert found["q0"].error is None
+    assert "no numbers" in (found["q1"].error or "")
+    assert found["q1"].continuations == ()
+
+
+def test_an_engine_that_is_lost_gets_no_further_requests() -> None:
+    class Lost(Pieces):
+        asked = 0
+
+        def stream(self, request: Request) -> Iterator[Chunk]:
+            self.asked += 1
+            raise BackendOutOfMemory("gone")
+
+    backend = Lost()
+    with pytest.raises(BackendOutOfMemory):
+        answers(backend, Load(rate_per_s=20.0), *(request(f"q{i}") for i in range(2000)))
+    assert backend.asked < 2000

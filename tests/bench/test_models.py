@@ -122,8 +122,15 @@ def test_a_quantisation_not_made_yet_is_planned_without_making_it(model_file: Pa
     digest = hashlib.sha256(MODEL).hexdigest()
     assert found.path == own_cache / "quantised" / f"{digest[:16]}-Q4_0.gguf"
     assert (found.made, found.label, found.sha256, found.bits_per_weight) == (False, "Q4_0", None, None)
-    assert found.parameters == 64
+    assert (found.parameters, found.quantised_from) == (64, "Q8_0")
     assert not found.path.exists()
+
+
+def test_a_file_of_the_asked_type_is_used_as_it_came() -> None:
+    asked = locate(deployment(SMOLLM2, quantise="q4_1"), Path())
+    assert asked is not None
+    assert asked == locate(deployment(SMOLLM2), Path())
+    assert asked.quantised_from is None
 
 
 @pytest.mark.model
@@ -142,10 +149,10 @@ def test_a_quantisation_is_made_once_and_private(own_cache: Path) -> None:
 
 
 def test_a_quantiser_that_fails_leaves_nothing_and_says_why(model_file: Path, own_cache: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be quantised to Q8_0"):
-        resolve(deployment("file:m.gguf", quantise="Q8_0", python="/bin/false"), model_file.parent)
+    with pytest.raises(ConfigError, match="cannot be quantised to Q5_0"):
+        resolve(deployment("file:m.gguf", quantise="Q5_0", python="/bin/false"), model_file.parent)
     with pytest.raises(ConfigError, match="/no/such/python cannot be started"):
-        resolve(deployment("file:m.gguf", quantise="Q8_0", python="/no/such/python"), model_file.parent)
+        resolve(deployment("file:m.gguf", quantise="Q5_0", python="/no/such/python"), model_file.parent)
     assert [p for p in (own_cache / "quantised").iterdir() if not p.name.startswith(".")] == []
 
 

@@ -75,7 +75,7 @@ def test_an_offset_goes_round_the_pool() -> None:
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown task `tyo`; known: toy"):
+    with pytest.raises(ConfigError, match=r"unknown task `tyo`; did you mean `toy`\?"):
         load_tasks({"tyo": TaskOptions()}, {"toy": TOY}, None, 0, Path())
 
 

@@ -96,12 +96,15 @@ def test_resuming_repeats_only_what_is_missing(write_suite: Suite, tmp_path: Pat
     assert cells(folder)["dies"].finished_steps().count("clinical_qa_en@c1") == 1
 
 
-def test_an_interrupted_run_is_resumed_to_the_same_samples(write_suite: Suite, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_is_resumed_to_the_same_samples(
+    write_suite: Suite, tmp_path: Path, number: signal.Signals
+) -> None:
     suite = write_suite(tasks=NOTES, head="limit = 4", slow={"reply": "Summary: well.", "delay_s": 0.3})
     out = tmp_path / "runs"
     child = start_program("run", str(suite), "--out", str(out))
     wait_for(lambda: any(isinstance(e, Answered) for c in started_cells(out) for e in c.events()))
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     child.communicate(timeout=30)
     assert child.returncode == 130
     assert processes_of_ours() == []
