@@ -193,6 +193,15 @@ def test_an_edited_file_is_found_and_named(
     assert folder.edits() == []
 
 
+def test_a_python_without_the_libraries_is_told_which_one_has_them() -> None:
+    bare = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "run_bench.py"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert bare.returncode == 2
+    assert "use .venv/bin/python" in bare.stderr
+    assert len(bare.stderr.splitlines()) == 1
+
+
 def start_program(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run_bench.py"), *arguments],
