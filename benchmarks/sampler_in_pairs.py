@@ -8,8 +8,9 @@ slices make a block in the order on off off on, the next one off on on off, so t
 two slices counts for both by the time it took.
 
 Prints the ratio of tokens per second on / off (geometric mean over blocks) with its 95 % bootstrap interval over blocks, and what the
-sampling cost this process of one core. The last is counted by the kernel and does not feel what else runs. Each turning on reads the
-meters once more than going on would, so the sampler works a little harder here than in a run.
+sampling cost this process of one core. The last is counted by the kernel and does not feel what else runs. Blocks in which other processes
+took over 2 % of the machine are left out and counted: engines whose threads wait for each other by spinning stand still when one of them is
+held up. Each turning on reads the meters once more than going on would, so the sampler works a little harder here than in a run.
 """
 
 import argparse
@@ -29,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import msgspec
 import numpy as np
 
-from hardware import Meter, MeterInfo, MeterOptions, Reading, Sampler, WatchedProcess, open_meters
+from hardware import Meter, MeterInfo, MeterOptions, Reading, Sampler, WatchedProcess, machine, open_meters
+from hardware.memory import usage
 from results.records import Tick
 from results.store import Lines
 
@@ -39,6 +41,25 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 16, 480
 CONTEXT = 512
 DRAWS = 10_000
 BLOCK = (True, False, False, True)
+QUIET = 0.02
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """`own_s` is this process's CPU time in it, `foreign` the share of the machine that neither it nor the worker used."""
+
+    start_ns: int
+    end_ns: int
+    on: bool
+    own_s: float
+    foreign: float
+
+
+def cpu_seconds(pid: int) -> tuple[float, float, float]:
+    """So far: of this process, of the worker, and of the whole machine."""
+    busy, worker = machine.cpu_times(), usage(pid)
+    assert busy is not None
+    assert worker is not None
+    return time.process_time(), worker.cpu_seconds, busy[0] / os.sysconf("SC_CLK_TCK")
 
 
 def play(seconds: float) -> None:
@@ -93,58 +114,65 @@ class Kept:
     def close(self) -> None: ...
 
 
-def turn_on_and_off(pid: int, seconds: float, slice_s: float, file: Path) -> list[tuple[int, int, bool, float]]:
-    """Start and end of each slice, whether the sampler was on, and the CPU seconds that this process used in it."""
+def turn_on_and_off(pid: int, seconds: float, slice_s: float, file: Path) -> list[Slice]:
+    """Slices in order of time, whole blocks of them."""
     watched = WatchedProcess()
     watched.pid = pid
     meters = open_meters(watched, MeterOptions())
     kept = tuple(Kept(meter) for meter in meters)
-    slices: list[tuple[int, int, bool, float]] = []
+    slices: list[Slice] = []
     until = time.monotonic() + seconds
     with Lines(file) as ticks:
         while time.monotonic() < until:
+            turned = bool(len(slices) // len(BLOCK) % 2)
             for place in BLOCK:
-                on = place != bool(len(slices) // len(BLOCK) % 2)
-                begun, used = time.monotonic_ns(), time.process_time()
+                on = place != turned
+                before, begun = cpu_seconds(pid), time.monotonic_ns()
                 if on:
                     with Sampler(kept, lambda reading: ticks.append(Tick(**msgspec.structs.asdict(reading)))):
                         time.sleep(slice_s)
                 else:
                     time.sleep(slice_s)
-                slices.append((begun, time.monotonic_ns(), on, time.process_time() - used))
+                ended, after = time.monotonic_ns(), cpu_seconds(pid)
+                own, worker, whole = (b - a for a, b in zip(before, after, strict=True))
+                foreign = (whole - own - worker) / ((ended - begun) / 1e9 * (os.cpu_count() or 1))
+                slices.append(Slice(begun, ended, on, own, foreign))
     for meter in meters:
         meter.close()
     return slices
 
 
-def found(came: list[tuple[int, int]], slices: list[tuple[int, int, bool, float]]) -> dict[str, Any]:
+def found(came: list[tuple[int, int]], slices: list[Slice]) -> dict[str, Any]:
     times = np.array([t for t, _ in sorted(came)], dtype=np.int64)
     total = np.cumsum([tokens for _, tokens in sorted(came)])
-    origin = times[0]
-    edges = np.array([[begun, ended] for begun, ended, _, _ in slices])
-    made = np.diff(np.interp((edges - origin).astype(float), (times - origin).astype(float), total.astype(float)))[:, 0]
+    edges = np.array([[s.start_ns, s.end_ns] for s in slices]) - times[0]
+    made = np.diff(np.interp(edges.astype(float), (times - times[0]).astype(float), total.astype(float)))[:, 0]
     seconds = np.diff(edges)[:, 0] / 1e9
-    on = np.array([s[2] for s in slices])
-    blocks = len(slices) // len(BLOCK)
-    logs = []
-    for i in range(blocks):
-        part = slice(i * len(BLOCK), (i + 1) * len(BLOCK))
+    on = np.array([s.on for s in slices])
+    logs, disturbed = [], 0
+    for begin in range(0, len(slices), len(BLOCK)):
+        part = slice(begin, begin + len(BLOCK))
+        if max(s.foreign for s in slices[part]) > QUIET:
+            disturbed += 1
+            continue
         speed = [
             made[part][on[part] == state].sum() / seconds[part][on[part] == state].sum() for state in (True, False)
         ]
         logs.append(float(np.log(speed[0] / speed[1])))
-    draws = np.random.default_rng(0).choice(logs, (DRAWS, blocks)).mean(axis=1)
+    draws = np.random.default_rng(0).choice(logs, (DRAWS, len(logs))).mean(axis=1)
     lo, hi = np.exp(np.quantile(draws, (0.025, 0.975)))
-    used = np.array([s[3] for s in slices])
+    used = np.array([s.own_s for s in slices])
     return {
         "ratio": float(np.exp(np.mean(logs))),
         "ratio_lo": float(lo),
         "ratio_hi": float(hi),
         "ratio_median": float(np.exp(np.median(logs))),
-        "blocks": blocks,
+        "blocks": len(logs),
+        "disturbed_blocks": disturbed,
         "slices": len(slices),
         "tokens_per_s": float(made.sum() / seconds.sum()),
         "sampler_share_of_a_core": float(used[on].sum() / seconds[on].sum() - used[~on].sum() / seconds[~on].sum()),
+        "foreign_share_median": float(np.median([s.foreign for s in slices])),
         "longest_pause_ms": max(b - a for a, b in pairwise(times.tolist())) / 1e6,
     }
 

@@ -4,10 +4,11 @@ Pages of the tree are added up as the kernel keeps them for each process: anonym
 processes of the tree map counts twice; the exact split (smaps_rollup) would stop the measured process while it is walked.
 """
 
-import contextlib
 import os
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -15,6 +16,9 @@ from hardware import machine
 from hardware.base import MeterInfo, Reading
 from hardware.machine import ROOT, BusyShare
 from hardware.processes import ProcessTree, stat_fields
+
+DETAIL_NS = 450_000_000
+SIZES = re.compile(r"Rss(Anon|File|Shmem):|VmSwap:")
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -34,6 +38,9 @@ class MemoryMeter:
     def __init__(self, tree: ProcessTree) -> None:
         self._tree, self._root = tree, tree.root
         self._busy = BusyShare(tree.root)
+        self._detail_ns = 0
+        self._group: tuple[int, Path | None] | None = None
+        """Of which process, and its folder; None: not version 2."""
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
@@ -47,17 +54,12 @@ class MemoryMeter:
 
     def read(self) -> tuple[Reading, ...]:
         usages = [u for p in self._tree.members() if (u := usage(p, self._root))]
-        pid = self._tree.pid
-        memory = machine.memory_info(self._root)
-        total, available = memory.get("MemTotal"), memory.get("MemAvailable")
-        known, busy = bool(usages), self._busy.latest()
+        known, busy, now_ns = bool(usages), self._busy.latest(), time.monotonic_ns()
         return (
             Reading(
-                time_ns=time.monotonic_ns(),
+                time_ns=now_ns,
                 meter="memory",
                 device="host",
-                memory_total_bytes=total,
-                memory_used_bytes=None if total is None or available is None else total - available,
                 anon_bytes=sum(u.anon_bytes for u in usages) if known else None,
                 file_bytes=sum(u.file_bytes for u in usages) if known else None,
                 shared_bytes=sum(u.shared_bytes for u in usages) if known else None,
@@ -66,11 +68,34 @@ class MemoryMeter:
                 cpu_seconds=sum(u.cpu_seconds for u in usages) if known else None,
                 harness_cpu_seconds=time.process_time(),
                 processes=len(usages) if known else None,
-                cgroup_peak_bytes=cgroup_peak(pid, self._root) if pid else None,
                 host_cpu_percent=None if busy is None else 100.0 * busy,
-                load_average=_load_average(self._root),
+                **self._detail(now_ns),
             ),
         )
+
+    def _detail(self, now_ns: int) -> dict[str, Any]:
+        """What moves slowly or is a high-water mark, twice a second."""
+        if now_ns - self._detail_ns < DETAIL_NS:
+            return {}
+        self._detail_ns = now_ns
+        memory = machine.memory_info(self._root)
+        total, available = memory.get("MemTotal"), memory.get("MemAvailable")
+        return {
+            "memory_total_bytes": total,
+            "memory_used_bytes": None if total is None or available is None else total - available,
+            "cgroup_peak_bytes": self._group_peak(),
+            "load_average": _load_average(self._root),
+        }
+
+    def _group_peak(self) -> int | None:
+        """High-water mark of the worker's control group (version 2) since it was made, page cache included; `None` where not kept."""
+        pid = self._tree.pid
+        if pid is None:
+            return None
+        if self._group is None or self._group[0] != pid:
+            self._group = pid, machine.group_paths(pid, self._root).get("")
+        folder = self._group[1]
+        return machine.read_int(folder / "memory.peak") if folder else None
 
     def close(self) -> None: ...
 
@@ -93,19 +118,8 @@ def usage(pid: int, root: Path = ROOT) -> Usage | None:
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    with contextlib.suppress(OSError):
-        for line in (path / "status").read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if value.endswith(" kB"):
-                sizes[name] = int(value.split()[0]) * 1024
-    return sizes
-
-
-def cgroup_peak(pid: int, root: Path = ROOT) -> int | None:
-    """High-water mark of the process's control group (version 2) since it was made, page cache included; `None` where not kept."""
-    path = machine.group_paths(pid, root).get("")
-    return machine.read_int(path / "memory.peak") if path else None
+    found = (line.split() for line in (machine.read_text(path / "status") or "").splitlines() if SIZES.match(line))
+    return {name.rstrip(":"): int(kib) * 1024 for name, kib, _ in found}
 
 
 def _load_average(root: Path) -> float | None:

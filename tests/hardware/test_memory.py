@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hardware.base import WatchedProcess
-from hardware.memory import MemoryMeter, cgroup_peak
+from hardware.memory import MemoryMeter
 from hardware.processes import ProcessTree, find_tree, sees_all_processes
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -94,8 +94,22 @@ def test_peak_of_the_control_group(root: Path) -> None:
     folder = root / "sys/fs/cgroup/job"
     folder.mkdir(parents=True)
     (folder / "memory.peak").write_text("123456\n")
-    assert cgroup_peak(100, root) == 123456
-    assert cgroup_peak(200, root) is None
+    watched = WatchedProcess()
+    watched.pid = 100
+    first = MemoryMeter(ProcessTree(watched, root)).read()[0]
+    watched.pid = 200
+    second = MemoryMeter(ProcessTree(watched, root)).read()[0]
+    assert (first.cgroup_peak_bytes, second.cgroup_peak_bytes) == (123456, None)
+
+
+def test_what_moves_slowly_is_read_twice_a_second_and_the_rest_every_time(root: Path) -> None:
+    watched = WatchedProcess()
+    watched.pid = 100
+    meter = MemoryMeter(ProcessTree(watched, root))
+    first, second = meter.read()[0], meter.read()[0]
+    assert (first.load_average, first.memory_total_bytes) == (0.75, 1000 * KIB)
+    assert (second.load_average, second.memory_total_bytes) == (None, None)
+    assert (second.anon_bytes, second.processes) == (first.anon_bytes, 4)
 
 
 def test_a_container_hides_other_processes(tmp_path: Path) -> None:
