@@ -229,6 +229,22 @@ class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     confirm_blocks: Annotated[int, Meta(ge=2)] = 10
 
 
+class Stopping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a step may end before its last question (docs/stopping.md)."""
+
+    against: str
+    """Name of the deployment that the others are judged against; it is run first, and whole."""
+    alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """Chance, at most, that a step of a deployment that is neither better nor worse ends as different."""
+    futility_margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    """Ends as well when the difference is surely within so much either way (0.02 is two points); None: never."""
+    look_every: Positive = 25
+    """Items between two looks."""
+    fewest_items: Positive = 50
+    window_s: Annotated[float, Meta(ge=0)] | None = None
+    """Steady state and requests that are measured in any case: None is what the profile asks; a number is seconds, and no requests."""
+
+
 class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     description: str = ""
@@ -255,6 +271,7 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """After each cell that ended well: how little memory its heaviest step works with (docs/metrics.md)."""
     nightly: Nightly = Nightly()
     judge: Judge | None = None
+    stopping: Stopping | None = None
     deployments: tuple[Deployment, ...] = field(default=())
 
     def task_options(self) -> dict[str, TaskOptions]:
@@ -308,6 +325,10 @@ def suite_from(raw: dict[str, Any], where: str) -> Suite:
             raise ConfigError(f"{where}: `redact`: {pattern!r} is no regular expression ({error})") from error
     for deployment in (*suite.deployments, *([suite.judge] if suite.judge else [])):
         engine_settings(deployment, where)
+    if suite.stopping and suite.stopping.against not in names:
+        raise ConfigError(
+            f"{where}: [stopping] against `{suite.stopping.against}` is no deployment; there are {', '.join(names)}"
+        )
     return suite
 
 

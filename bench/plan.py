@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +15,7 @@ from bench.config import (
     Load,
     OpenAIServerSettings,
     RecordedSettings,
+    Stopping,
     Suite,
     TransformersSettings,
     VllmSettings,
@@ -23,12 +24,16 @@ from bench.config import (
 from bench.job import Job, JobStep
 from bench.models import Weights
 from bench.render import Asking, StepPlan, TaskData, choose_scoring, render_step, warmup_of
-from results.records import CellFacts, Prediction, StepFacts
+from results.profiles import FLOORS, PROFILES
+from results.records import CellFacts, Prediction, StepFacts, StoppingRule
 
 WARMUP_REQUESTS = 2
 """Warm-up requests for each request in flight."""
 WARMUP_SECONDS = {"smoke": 0.0, "nightly": 30.0, "procurement": 30.0}
 """The warm-up is repeated until it has lasted so long."""
+
+YES_OR_NO = ("choice", "label", "number", "detect")
+"""Kinds of tasks whose headline is right or wrong for each item."""
 
 
 class CellPlan(Struct, frozen=True, kw_only=True):
@@ -66,17 +71,25 @@ class Resolved(Struct, frozen=True, kw_only=True):
 
 
 def expand(suite: Suite, data: Mapping[str, TaskData]) -> tuple[CellPlan, ...]:
-    """One cell for each deployment, in the suite's order; what is known of the weights is added by `place`."""
+    """One cell for each deployment, in the suite's order; what is known of the weights is added by `place`.
+
+    Where steps may end early, the deployment that they are judged against is run first.
+    """
     rendered: dict[Asking, tuple[StepPlan, ...]] = {}
-    cells = []
-    for deployment in suite.deployments:
+    cells: list[CellPlan] = []
+    against = suite.stopping.against if suite.stopping else None
+    for deployment in sorted(suite.deployments, key=lambda d: d.name != against):
         settings, entry = engine_settings(deployment), find(deployment)
         asking = Asking(
             recipe=entry.recipe if entry else Recipe(), sampling=deployment.sampling, can_rank=can_rank(settings)
         )
         if asking not in rendered:
             rendered[asking] = tuple(_steps(suite, data, asking))
-        cells.append(cell_of(suite, deployment, settings, entry, rendered[asking]))
+        steps = rendered[asking]
+        if suite.stopping and cells:
+            rule = rule_of(suite.stopping, cells[0].facts.id, suite.profile)
+            steps = ruled(steps, cells[0].steps, data, rule)
+        cells.append(cell_of(suite, deployment, settings, entry, steps))
     return tuple(cells)
 
 
@@ -161,8 +174,47 @@ def _step(suite: Suite, data: TaskData, asking: Asking, load: Load, repeat: int)
 def _facts_of(step: StepPlan) -> tuple[StepFacts, StepFacts]:
     """A step's warm-up and the step, as they stand in the manifest."""
     count = len(step.warmup.requests) + len(step.warmup.ranks)
-    warmup = msgspec.structs.replace(step.facts, name=step.warmup.name, items=count, samples=count, warmup=True)
+    warmup = msgspec.structs.replace(
+        step.facts, name=step.warmup.name, items=count, samples=count, warmup=True, stopping=None
+    )
     return warmup, step.facts
+
+
+def ruled(
+    steps: Sequence[StepPlan], baseline: Sequence[StepPlan], data: Mapping[str, TaskData], rule: StoppingRule
+) -> tuple[StepPlan, ...]:
+    """The steps, each with the rule where it can apply: one yes/no answer to each item, and the same asked of the baseline."""
+    others = {step.facts.name: step.facts for step in baseline}
+
+    def applies(step: StepPlan) -> bool:
+        facts, other = step.facts, others.get(step.facts.name)
+        once = facts.samples == facts.items and data[facts.task].task.together is None
+        return once and facts.kind in YES_OR_NO and other is not None and other.scoring == facts.scoring
+
+    return tuple(
+        msgspec.structs.replace(step, facts=msgspec.structs.replace(step.facts, stopping=rule))
+        if applies(step)
+        else step
+        for step in steps
+    )
+
+
+def rule_of(stopping: Stopping, baseline_cell: str, profile: str) -> StoppingRule:
+    """The suite's wish with what the profile asks of a measurement filled in."""
+    asked = PROFILES[profile]
+    percentile = FLOORS[asked.percentile] if asked.percentile else 0
+    whole = stopping.window_s is None
+    return StoppingRule(
+        baseline=stopping.against,
+        baseline_cell=baseline_cell,
+        alpha=stopping.alpha,
+        futility_margin=stopping.futility_margin,
+        look_every=stopping.look_every,
+        fewest_items=stopping.fewest_items,
+        window_s=asked.window_s if stopping.window_s is None else stopping.window_s,
+        window_requests=percentile if whole else 0,
+        window_requests_per_slot=asked.requests_per_slot if whole else 0,
+    )
 
 
 def most_in_flight(steps: tuple[StepPlan, ...]) -> int:

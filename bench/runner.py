@@ -16,7 +16,8 @@ from bench.models import commit_at
 from bench.plan import CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
-from bench.score import score_cell, score_step
+from bench.score import in_planned_order, score_cell, score_step
+from bench.stopping import Outcomes, Stopper
 from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess, resident_share
 from results.records import (
     Answered,
@@ -99,10 +100,15 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
     told: Told = forget
     """Where text may not be kept: called with what was answered in a step that ended, since the disk will not tell later."""
     code: Checkout = Checkout()
+    baseline: Mapping[str, Outcomes] = {}
+    """By step: what those that may end early are judged against; a step that is not here is run whole."""
 
 
 def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
-    """Run what is missing of a cell. `KeyboardInterrupt` ends the worker, is recorded, and is raised again."""
+    """Run what is missing of a cell. `KeyboardInterrupt` ends the worker, is recorded, and is raised again.
+
+    `interrupted` is returned where a step was ended early and others are left: the next call runs them, as after any interruption.
+    """
     done = frozenset(run.out.finished_steps())
     job = run.cell.job(done)
     job_bytes = msgspec.json.encode(job)
@@ -114,7 +120,7 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
         events = stack.enter_context(Lines(run.out.path / "events.jsonl"))
         ticks = stack.enter_context(Lines(run.out.path / "telemetry.jsonl"))
         log = _open_log(run, stack)
-        _write_job(run, job_bytes)
+        _write_job(run, msgspec.json.encode(run.cell.job(frozenset())) if done else job_bytes)
         watched = WatchedProcess()
         meters = open_meters(watched)
         for meter in meters:
@@ -124,7 +130,9 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
         time.sleep(run.limits.idle_s)
         recorder = Recorder(run, events, watcher)
         try:
-            outcome, detail = _attend(run, recorder, watched, log, None if run.privacy.plain else job_bytes)
+            outcome, detail = _attend(
+                run, recorder, watched, log, None if run.privacy.plain and not done else job_bytes
+            )
         except KeyboardInterrupt:
             _end(run, events, "interrupted", "interrupted by the user", before)
             raise
@@ -145,6 +153,13 @@ class Recorder:
         self._decoder = msgspec.json.Decoder(Event)
         self._unscored: list[Answered | Ranked] = []
         self._steps = {step.facts.name: step for step in run.cell.steps}
+        self._stoppers = {
+            name: Stopper(step, run.data[step.facts.task], step.facts.stopping, run.baseline[name], run.seed)
+            for name, step in self._steps.items()
+            if step.facts.stopping and name in run.baseline
+        }
+        self.stopped: str | None = None
+        """Name of the step that has just been ended early; the worker is of no more use."""
         self.loaded = False
         self.last_sign = time.monotonic()
         """Of progress; an engine that only goes on telling its state has hung."""
@@ -159,6 +174,13 @@ class Recorder:
             self.last_sign = time.monotonic()
         if isinstance(event, Loaded):
             self.loaded = True
+        self._keep(event)
+        stopper = self._stoppers.get(event.step) if isinstance(event, (StepStarted, Answered, Ranked)) else None
+        if stopper and (ended := stopper.take(event)):
+            self._keep(ended)
+            self.stopped = ended.step
+
+    def _keep(self, event: Event) -> None:
         if self._run.privacy.plain:
             self.write(event)
             return
@@ -169,17 +191,18 @@ class Recorder:
                 self._unscored.append(event)
                 event = _without_text(event, self._run.privacy)
             case StepEnded() if event.step in self._steps:
-                self._score(event.step)
+                self._score(event)
                 self._run.told(event.step, tuple(self._unscored))
             case _:
                 pass
         self.write(event)
 
-    def _score(self, name: str) -> None:
+    def _score(self, ended: StepEnded) -> None:
         """Before the step counts as finished, so that a finished step always has its scores."""
-        step = self._steps[name]
-        kept = [s for s in self._run.out.scores() if s.step != name]
-        made = score_step(step, self._run.data[step.facts.task], self._unscored, self._run.seed)
+        step = self._steps[ended.step]
+        kept = [s for s in self._run.out.scores() if s.step != ended.step]
+        records = in_planned_order(step, self._unscored) if ended.stopped else self._unscored
+        made = score_step(step, self._run.data[step.facts.task], records, self._run.seed)
         self._run.out.write_scores(kept + [_without_answer(s, self._run.privacy) for s in made])
 
 
@@ -218,8 +241,17 @@ def _attend(
                 code = worker.wait(30.0)
                 return outcome_of(code, run.out.path / "worker.log", oom_kills() > kills_before)
             recorder.take(line)
+            if recorder.stopped is not None:
+                return _after_stop(run, recorder.stopped)
     finally:
         worker.end()
+
+
+def _after_stop(run: CellRun, step: str) -> tuple[Outcome, str]:
+    left = run.cell.job(frozenset(run.out.finished_steps())).steps
+    if left:
+        return "interrupted", f"{step} was ended early by its stopping rule; the rest follows with a new worker"
+    return "ok", ""
 
 
 def _page_cache_share(cell: CellPlan) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from bench.backends import RankRequest, Request
 from bench.plan import CellPlan
 from bench.render import StepPlan, TaskData, arranged_sample
 from results.records import Answered, Event, Ranked, Scored, StepEnded, StepStarted
@@ -12,7 +13,8 @@ SCORER_ERRORS = (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError,
 
 
 def score_cell(cell: CellPlan, data: Mapping[str, TaskData], events: Iterable[Event], seed: int) -> list[Scored]:
-    """Scores of every finished step, in the order of the records. Warm-ups and speed steps have none."""
+    """Scores of every finished step, in the order of the records; of one that was ended early in the order of the plan, since what
+    is said of it rests on its first items. Warm-ups and speed steps have none."""
     steps = {step.facts.name: step for step in cell.steps}
     open_steps: dict[str, list[Answered | Ranked]] = {}
     scores: list[Scored] = []
@@ -24,7 +26,10 @@ def score_cell(cell: CellPlan, data: Mapping[str, TaskData], events: Iterable[Ev
                 open_steps[event.step].append(event)
             case StepEnded() if event.step in steps:
                 step = steps[event.step]
-                scores += score_step(step, data[step.facts.task], open_steps.pop(event.step, []), seed)
+                records = open_steps.pop(event.step, [])
+                if event.stopped:
+                    records = in_planned_order(step, records)
+                scores += score_step(step, data[step.facts.task], records, seed)
             case _:
                 pass
     return scores
@@ -43,6 +48,12 @@ def score_step(step: StepPlan, data: TaskData, records: Iterable[Answered | Rank
     if data.task.together is not None:
         return _scored_together(data.task, data.task.together, asked)
     return [scored(step, data, sample, record) for sample, record in asked]
+
+
+def in_planned_order(step: StepPlan, records: Iterable[Answered | Ranked]) -> list[Answered | Ranked]:
+    asked: list[Request | RankRequest] = [*step.job.requests, *step.job.ranks]
+    places = {(r.id, r.repeat): i for i, r in enumerate(asked)}
+    return sorted(records, key=lambda r: places.get((r.sample, r.repeat), len(places)))
 
 
 def scored(step: StepPlan, data: TaskData, sample: Sample, record: Answered | Ranked) -> Scored:

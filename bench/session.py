@@ -90,6 +90,7 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
         limit=wishes.limit if wishes.limit is not None else suite.limit,
         seed=wishes.seed if wishes.seed is not None else suite.seed,
         meters=suite.meters if wishes.meters is None else dict(wishes.meters),
+        stopping=suite.stopping if suite.stopping and suite.stopping.against in {d.name for d in chosen} else None,
     )
     meters = options_from(suite.meters, f"suite `{suite.name}`, [meters]")
     known = TASKS | lm_eval_tasks(suite.task_options(), base, wishes.download)
@@ -220,15 +221,31 @@ def _one(
         fingerprint=lambda: fingerprint(describe_host()),
         told=remember if prepared.judge else forget,
         code=checkout(),  # now: the worker reads the code from the disk when it starts
+        baseline=_baseline(run, cell),
     )
 
     def open_all(watched: WatchedProcess) -> Any:
         return open_meters(watched, prepared.meters)
 
     outcome = run_cell(job, open_all, watcher)
+    while outcome == "interrupted":  # by itself: a step was ended early, and others are left
+        outcome = run_cell(job, open_all, watcher)
     if suite.smallest_memory and outcome == "ok":
         _probe(prepared, cell, folder, wishes, watcher)
     return outcome
+
+
+def _baseline(run: RunDir, cell: CellPlan) -> dict[str, dict[str, float]]:
+    """Scores of the baseline's whole steps, by step and item, for the steps of this cell that may end early."""
+    rules = {step.facts.name: step.facts.stopping for step in cell.steps if step.facts.stopping}
+    if not rules:
+        return {}
+    folder = run.cell(next(iter(rules.values())).baseline_cell)
+    found: dict[str, dict[str, float]] = {name: {} for name in rules if name in folder.finished_steps()}
+    for score in folder.scores():
+        if score.step in found and score.value is not None:
+            found[score.step][score.sample] = score.value
+    return found
 
 
 def _settled(prepared: Prepared, cell: CellPlan, wishes: Wishes) -> CellPlan:

@@ -98,6 +98,8 @@ def print_plan(prepared: "Prepared") -> None:
         said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
         for sentence in dict.fromkeys(filter(None, said)):
             out.print(f"{cell.facts.deployment}: {sentence}")
+    if prepared.suite.stopping:
+        out.print(_stopping(prepared))
     searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
     total = _about(planned_seconds(prepared.cells))
     out.print(f"Whole run: {total}{searched}. Predictions are not measurements.")
@@ -108,6 +110,15 @@ def print_plan(prepared: "Prepared") -> None:
         )
     if prepared.suite.profile == "nightly" or prepared.suite.nightly != Nightly():
         out.print(_night(prepared))
+
+
+def _stopping(prepared: "Prepared") -> str:
+    """Which steps a rule holds for; times and samples above are those of whole steps."""
+    rules = [step.facts.stopping for cell in prepared.cells for step in cell.steps]
+    held = [rule for rule in rules if rule]
+    if not held:
+        return "No step has one yes/no answer to each item that the baseline gives too: all are run whole."
+    return f"{len(held)} of {len(rules)} steps may end early: {held[0].sentence}."
 
 
 def _night(prepared: "Prepared") -> str:
@@ -225,12 +236,14 @@ def print_power(margin: float, json: bool) -> None:
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
         return
-    table = Table(title=f"Items for the claim `not worse by more than {margin:.1%}` (one-sided 5 %, power 80 %)")
+    table = Table()
     table.add_column("answers that differ")
     table.add_column("items")
     for row in rows:
         table.add_row(f"{row['discordance']:.0%}", f"{row['non_inferiority_items']:,}")
-    show(console(), table)
+    out = console()
+    out.print(f"Items for the claim `not worse by more than {100 * margin:g} points` (one-sided 5 %, power 80 %)")
+    show(out, table)
 
 
 def print_verify(run: RunDir, json: bool) -> int:

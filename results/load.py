@@ -86,4 +86,5 @@ def ranged_variants(cell: LoadedCell, tariff: Tariff) -> tuple[Variant, ...]:
 
 def items(views: Sequence[StepView]) -> tuple[Item, ...]:
     """Mean score of each item over its answers and over the repeats of a step."""
-    return items_of([(s.sample, s.cluster, s.value) for v in views for s in v.step.scores if s.value is not None])
+    scores = [(s.sample, s.cluster, s.value) for v in views for s in v.step.scores if s.value is not None]
+    return items_of(scores, early=any(v.step.sequential for v in views))

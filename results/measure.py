@@ -73,17 +73,17 @@ class Latency(Struct, frozen=True, kw_only=True):
 
 def accuracy_of(step: StepRecords) -> Accuracy:
     """Verdict counts and the mean score with its interval; an error has no score and is never a zero."""
-    scores = step.scores
+    scores = (*step.scores, *step.ahead)
     verdicts = Counter(s.verdict for s in scores)
-    judged = [s for s in scores if s.value is not None]
-    items = items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None])
+    judged = [s for s in step.scores if s.value is not None]
+    items = items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None], step.sequential)
     finished = [s.value for s in judged if s.value is not None and s.verdict in ("correct", "wrong")]
     failed = {(s.sample, s.repeat) for s in scores if s.verdict == "error"}
     failed |= {(r.sample, r.repeat) for r in step.records if r.error is not None}
     known = bool(scores)
     return Accuracy(
         interval=score_interval(items) if items else unknown("none"),
-        scored=len(judged) if known else None,
+        scored=sum(s.value is not None for s in scores) if known else None,
         items=len(items) if known else None,
         correct=verdicts["correct"] if judged else None,
         no_answer=verdicts["no_answer"] if judged else None,

@@ -89,11 +89,12 @@ class Swing(Struct, frozen=True, kw_only=True):
 def variant_of(row: Row, tariff: Tariff, scores: Sequence[Scored]) -> Variant:
     """A row with the scores of its step."""
     judged = [s for s in scores if s.step == row.step and s.value is not None]
+    early = row.stopping_rule is not None
     return Variant(
         row=row,
         tariff=tariff,
-        values=items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None]),
-        successes=items_of([(s.sample, s.cluster, float(s.verdict == "correct")) for s in judged]),
+        values=items_of([(s.sample, s.cluster, s.value) for s in judged if s.value is not None], early),
+        successes=items_of([(s.sample, s.cluster, float(s.verdict == "correct")) for s in judged], early),
     )
 
 

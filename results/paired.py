@@ -1,27 +1,30 @@
 """Two variants on the same items: is one better, is one not worse by more than a margin, and how sure is that?
 
 Differences are always first minus second. Sources: Fagerland et al. 2013 (McNemar mid-p); Tango 1998 (score interval of a paired
-difference); Miller 2024, arXiv 2411.00640 (paired, clustered standard error); Holm 1979; Benjamini and Hochberg 1995; Waudby-Smith and
-Ramdas 2024 (bets and e-values).
+difference); Miller 2024, arXiv 2411.00640 (paired, clustered standard error); Holm 1979; Benjamini and Hochberg 1995. Where a
+step could be ended by its own answers, `results.anytime` takes the place of the tests of a fixed number of items.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter, gt, lt, sub
 from typing import Literal
 
 import numpy as np
 import scipy.optimize
-import scipy.special
 import scipy.stats
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from results.anytime import sequential_p
 from results.stats import (
+    BOOTSTRAP_FEWEST,
     BOOTSTRAP_RESAMPLES,
     Interval,
     Item,
+    anytime,
     clustered_se,
     detectable_difference,
+    firsts,
     mean_t,
     required_items,
     unknown,
@@ -37,6 +40,8 @@ class Pairs(Struct, frozen=True, kw_only=True):
     second: tuple[float, ...]
     repeated: bool
     """Some item has several answers, so a value is a mean of them."""
+    early: bool = False
+    """A side could be ended by its own answers: only what holds at any stopping time may be said, in the order of that side."""
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -72,7 +77,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     flip_rate: float | None
     """Share of items whose score differs: more sensitive than accuracy."""
     detectable: float | None
-    """Smallest true difference that these items would show with 80 % power, at this flip rate."""
+    """Smallest true difference that these items would show with 80 % power, at this flip rate; `None` where a side could end early."""
     discordance: Discordance | None
     """Only for one yes/no answer to each item."""
     mcnemar_p: float | None = None
@@ -94,7 +99,9 @@ class NonInferiority(Struct, frozen=True, kw_only=True):
 
 
 def pair(first: Sequence[Item], second: Sequence[Item]) -> Pairs:
-    """The items that both have, in the order of the first."""
+    """The items that both have, in the order of the first; of the second where only that one could end early."""
+    if any(item.early for item in second) and not any(item.early for item in first):
+        return _turned(pair(second, first))
     other = {item.id: item for item in second}
     one = [item for item in first if item.id in other]
     two = [other[item.id] for item in one]
@@ -105,7 +112,12 @@ def pair(first: Sequence[Item], second: Sequence[Item]) -> Pairs:
         first=tuple(map(value, one)),
         second=tuple(map(value, two)),
         repeated=max(map(attrgetter("answers"), (*one, *two)), default=1) > 1,
+        early=any(item.early for item in (*one, *two)),
     )
+
+
+def _turned(pairs: Pairs) -> Pairs:
+    return structs.replace(pairs, first=pairs.second, second=pairs.first)
 
 
 def discordance(pairs: Pairs) -> Discordance:
@@ -157,13 +169,18 @@ def tango(only_first: int, only_second: int, n: int, confidence: float = 0.95) -
 
 
 def bootstrap_difference(pairs: Pairs, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Paired bootstrap of the mean difference, resampling clusters; percentile limits (BCa where clusters are single items)."""
+    """Paired bootstrap of the mean difference, resampling clusters; percentile limits (BCa where clusters are single items).
+
+    Of fewer than 20 single items the t interval: a bootstrap of few values covers far less than it says.
+    """
     differences = np.asarray(pairs.differences)
     if len(differences) < 2:
         return unknown("bootstrap", len(differences), float(differences[0]) if len(differences) else None)
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        return Interval(value=mean, lo=mean, hi=mean, n=len(differences), method="all_equal")
+        return _all_equal(mean, len(differences), confidence)
+    if not pairs.clustered and len(differences) < BOOTSTRAP_FEWEST:
+        return mean_t(pairs.differences, None, confidence)
     if not pairs.clustered:
         for method in ("BCa", "percentile"):
             with np.errstate(all="ignore"):
@@ -189,15 +206,45 @@ def bootstrap_difference(pairs: Pairs, confidence: float = 0.95, seed: int = 0) 
 
 
 def difference_interval(pairs: Pairs, confidence: float = 0.95) -> Interval:
-    """The interval that fits: Tango for one yes/no answer to independent items, t by clusters for the rest with many, else bootstrap."""
+    """The interval that fits: Tango for one yes/no answer to independent items, t by clusters for the rest with many, else bootstrap;
+    one that holds at any stopping time where a side could be ended by its own answers."""
     if not pairs.ids:
         return unknown("none")
+    if pairs.early:
+        return anytime(pairs.differences, pairs.clusters, -1.0, 1.0, confidence)
     if pairs.binary and not pairs.clustered:
         found = discordance(pairs)
         return tango(found.only_first, found.only_second, found.n, confidence)
     if pairs.clustered or pairs.repeated:
-        return mean_t(pairs.differences, pairs.clusters, confidence)
+        return _by_clusters(pairs, confidence)
     return bootstrap_difference(pairs, confidence)
+
+
+def _by_clusters(pairs: Pairs, confidence: float) -> Interval:
+    """The t interval by clusters, and no narrower than the interval that takes the items for independent.
+
+    Clusters only take information away; with few discordant items t alone would be too sure of itself, and with none quite certain.
+    """
+    found = mean_t(pairs.differences, pairs.clusters, confidence)
+    if found.value is None or found.lo is None or found.hi is None:
+        return found
+    if pairs.binary:
+        counts = discordance(pairs)
+        floor = tango(counts.only_first, counts.only_second, counts.n, confidence)
+    elif min(pairs.differences) == max(pairs.differences):
+        return _all_equal(found.value, found.n, confidence)
+    else:
+        return found
+    assert floor.lo is not None
+    assert floor.hi is not None
+    return structs.replace(found, lo=min(found.lo, floor.lo), hi=max(found.hi, floor.hi))
+
+
+def _all_equal(value: float, n: int, confidence: float = 0.95) -> Interval:
+    """n differences, all the same, say nothing of their spread: as far around them as Tango's interval of no discordant item of n."""
+    reach = tango(0, 0, n, confidence).hi
+    assert reach is not None
+    return Interval(value=value, lo=max(-1.0, value - reach), hi=min(1.0, value + reach), n=n, method="all_equal")
 
 
 def compare(pairs: Pairs) -> Comparison:
@@ -207,31 +254,45 @@ def compare(pairs: Pairs) -> Comparison:
     n = len(differences)
     flips = sum(d != 0 for d in differences) / n if n else None
     counts = discordance(pairs) if pairs.binary else None
-    if counts is not None and not pairs.clustered:
-        p_value: float | None = mcnemar_mid_p(counts.only_first, counts.only_second)
-        test = "mcnemar_mid_p"
-    else:
-        p_value, test = t_test(pairs), "t_clustered" if pairs.clustered else "t_paired"
+    p_value, test = significance(pairs)
     spread = float(np.mean(np.square(differences))) if n else 0.0
     return Comparison(
         difference=interval,
-        p_value=p_value if n else None,
+        p_value=p_value,
         test=test,
         flip_rate=flips,
-        detectable=detectable_difference(n, spread) if n and spread > 0 else None,
+        detectable=detectable_difference(n, spread) if n and spread > 0 and not pairs.early else None,
         discordance=counts,
-        mcnemar_p=mcnemar_mid_p(counts.only_first, counts.only_second) if counts and n else None,
+        mcnemar_p=mcnemar_mid_p(counts.only_first, counts.only_second) if counts and n and not pairs.early else None,
     )
 
 
+def significance(pairs: Pairs) -> tuple[float | None, str]:
+    """Two-sided p of no difference and the name of the test that fits: McNemar's for one yes/no answer to independent items, else t.
+
+    Of yes/no answers in clusters the larger of both: clusters only take evidence away, and t is too sure of few discordant items.
+    """
+    if pairs.early:
+        once = [pairs.differences[i] for i in firsts(pairs.clusters)]
+        return (sequential_p(once) if once and pairs.binary else None), "sequential_mcnemar"
+    single = mcnemar_mid_p(discordance(pairs).only_first, discordance(pairs).only_second) if pairs.binary else 0.0
+    if pairs.binary and not pairs.clustered:
+        return (single if pairs.ids else None), "mcnemar_mid_p"
+    p_value = t_test(pairs) if pairs.ids else None
+    return (None if p_value is None else max(p_value, single)), "t_clustered" if pairs.clustered else "t_paired"
+
+
 def t_test(pairs: Pairs) -> float | None:
-    """Two-sided p of a mean difference of zero, with the clustered standard error and G-1 degrees of freedom."""
+    """Two-sided p of a mean difference of zero, with the clustered standard error and G-1 degrees of freedom.
+
+    Where all differences are equal there is no standard error: the sign test over the clusters, 2^(1-G).
+    """
     se, groups = clustered_se(pairs.differences, pairs.clusters)
     if se is None:
         return None
     mean = float(np.mean(pairs.differences))
     if se == 0:
-        return 1.0 if mean == 0 else 0.0
+        return 1.0 if mean == 0 else 0.5 ** (groups - 1)
     return float(2 * scipy.stats.t.sf(abs(mean) / se, groups - 1))
 
 
@@ -247,7 +308,7 @@ def non_inferiority(pairs: Pairs, margin: float, alpha: float = 0.05) -> NonInfe
         verdict = "non-inferior"
     elif upper is not None and upper < -margin:
         verdict = "inferior"
-    more = _more_items(pairs, margin, alpha) if verdict == "inconclusive" else None
+    more = _more_items(pairs, margin, alpha) if verdict == "inconclusive" and not pairs.early else None
     return NonInferiority(
         verdict=verdict,
         margin=margin,
@@ -301,66 +362,3 @@ def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
         return {}
     adjusted = scipy.stats.false_discovery_control(list(p_values.values()), method="bh")
     return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
-
-
-class StopRule(Struct, frozen=True, kw_only=True):
-    """Anytime-valid stopping, stored in the plan before the first item."""
-
-    alpha: float = 0.05
-    futility_margin: float | None = None
-    """Stop as well when the difference is within this margin either way; `None`: never."""
-    fewest_items: int = 50
-
-
-class Sequential(Struct, frozen=True, kw_only=True):
-    """Where a sequential comparison stands after so many items."""
-
-    items: int
-    only_first: int
-    only_second: int
-    e_value: float
-    p_value: float
-    """Anytime-valid: 1 / the largest e-value so far, at most 1."""
-    decision: Literal["different", "futile", "go on"]
-
-
-def log_e_value(only_first: int, only_second: int) -> float:
-    """Natural logarithm of the exact sequential McNemar e-value: 2^m B(b+1/2, c+1/2) / B(1/2, 1/2), m = b + c.
-
-    A test martingale under equal shares: whatever the stopping time, P(it ever reaches 1/alpha) <= alpha.
-    """
-    b, c = only_first, only_second
-    return float((b + c) * math.log(2.0) + scipy.special.betaln(b + 0.5, c + 0.5) - scipy.special.betaln(0.5, 0.5))
-
-
-def sequential(outcomes: Iterable[tuple[bool, bool]], rule: StopRule) -> Sequential:
-    """Look after every item, in the stored order; stops at the first decision. `outcomes`: (first right, second right)."""
-    n = b = c = 0
-    largest = current = 0.0
-    for first, second in outcomes:
-        n, b, c = n + 1, b + (first and not second), c + (second and not first)
-        current = log_e_value(b, c)
-        largest = max(largest, current)
-        if current >= -math.log(rule.alpha):
-            return _standing(n, b, c, current, largest, "different")
-        if n >= rule.fewest_items and _futile(n, b, c, rule):
-            return _standing(n, b, c, current, largest, "futile")
-    return _standing(n, b, c, current, largest, "go on")
-
-
-def _futile(n: int, b: int, c: int, rule: StopRule) -> bool:
-    """Futility never claims a difference, so looking often costs power and no error."""
-    if rule.futility_margin is None:
-        return False
-    interval = tango(b, c, n)
-    lo, hi = interval.lo, interval.hi
-    return lo is not None and hi is not None and -rule.futility_margin < lo and hi < rule.futility_margin
-
-
-def _standing(
-    n: int, b: int, c: int, current: float, largest: float, decision: Literal["different", "futile", "go on"]
-) -> Sequential:
-    e_value = math.exp(min(current, 700.0))
-    return Sequential(
-        items=n, only_first=b, only_second=c, e_value=e_value, p_value=math.exp(-largest), decision=decision
-    )

@@ -5,7 +5,7 @@ All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clo
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
 `Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
 `Scored.self_test`, `Judged`, `Manifest.judge`, `CellFacts.quantised_from`, `CellStarted.source_commit`,
-`Manifest.source_changed`.
+`Manifest.source_changed`, `StepFacts.stopping`, `StepEnded.stopped`.
 """
 
 from typing import Any, Literal
@@ -149,9 +149,29 @@ class Progress(Struct, frozen=True, tag=True):
     output_tokens: int
 
 
+class Stopped(Struct, frozen=True, kw_only=True):
+    """What ended a step before its last question: the state of its comparison at that look (docs/stopping.md)."""
+
+    items: int
+    """So many of the first items, in the order of the plan, are judged against the baseline."""
+    answered: int
+    """Requests that had come to an end; those to later items are ahead of the judged ones."""
+    decision: Literal["different", "futile"]
+    e_value: float
+    pairs: int
+    """Of the judged items, those that count: one of each cluster, with a score on both sides."""
+    only_candidate: int
+    only_baseline: int
+    lo: float | None
+    """Anytime-valid limits of candidate less baseline, in shares, at 1 - alpha."""
+    hi: float | None
+
+
 class StepEnded(Struct, frozen=True, tag=True):
     step: str
     time_ns: int
+    stopped: Stopped | None = None
+    """Written by the parent, which then ends the worker; None: every request of the step came to an end."""
 
 
 class CellEnded(Struct, frozen=True, tag=True, kw_only=True):
@@ -358,6 +378,32 @@ class Tick(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
 Telemetry = MeterInfo | Tick
 
 
+class StoppingRule(Struct, frozen=True, kw_only=True):
+    """When a step may end before its last question, said before the first one (docs/stopping.md)."""
+
+    baseline: str
+    """The deployment that it is judged against, item by item."""
+    baseline_cell: str
+    alpha: float = 0.05
+    futility_margin: float | None = None
+    """Ends as well when the difference is within this margin either way; None: never."""
+    look_every: int = 25
+    """Items, in the order of the plan."""
+    fewest_items: int = 50
+    window_s: float = 0.0
+    """Of steady state that must have been measured first."""
+    window_requests: int = 0
+    """Likewise, in all."""
+    window_requests_per_slot: int = 0
+    """Likewise, for each request in flight."""
+
+    @property
+    def sentence(self) -> str:
+        futile = "" if self.futility_margin is None else f" or within {100 * self.futility_margin:g} points"
+        looks = f"a look after every {self.look_every} items from {self.fewest_items} on"
+        return f"against {self.baseline}, ends when different at alpha {self.alpha:g}{futile}; {looks}"
+
+
 class StepFacts(Struct, frozen=True, kw_only=True):
     """What a step was meant to do; stands in the manifest."""
 
@@ -392,6 +438,8 @@ class StepFacts(Struct, frozen=True, kw_only=True):
     """Items were written for this project and not reviewed by a clinician."""
     public: bool = False
     warmup: bool = False
+    stopping: StoppingRule | None = None
+    """None: the step is run whole."""
 
 
 class Prediction(Struct, frozen=True, kw_only=True):

@@ -172,6 +172,13 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     judge_accuracy_hi: float | None = None
     judge_reason: str | None = None
     """Why the judge's figures are not shown."""
+    stopped_items: int | None = None
+    """Items after which the step was ended early by its stopping rule; `None`: run whole."""
+    stopped_decision: str | None = None
+    """`different` or `futile`."""
+    stopped_e_value: float | None = None
+    stopping_rule: str | None = None
+    """As it stood in the plan; `None`: the step could not end early."""
 
 
 CONTRACT = Row.__struct_fields__[: Row.__struct_fields__.index("reasons") + 1]

@@ -6,7 +6,7 @@ import msgspec
 
 from results.judging import agreement, figures, withheld
 from results.measure import Measured
-from results.records import CellFacts, Event, Manifest, Scored, Telemetry
+from results.records import CellFacts, Event, Manifest, Scored, Stopped, StoppingRule, Telemetry
 from results.rows import Row
 from results.stats import Interval, Percentile, percentile
 from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views
@@ -45,7 +45,7 @@ def row_of(view: StepView, findings: tuple[Finding, ...] | None = None) -> Row:
         "reasons": reasons(findings, "ranking"),
         "energy_valid": view.measured.energy.value_j is not None and not reasons(findings, "energy"),
         "energy_reasons": reasons(findings, "energy"),
-        "warnings": (*_warnings(findings, view.measured), *_no_smallest(view)),
+        "warnings": (*_warnings(findings, view.measured), *_early(view), *_no_smallest(view)),
     }
     return msgspec.convert(row | _elsewhere(view.step), Row)
 
@@ -129,6 +129,7 @@ def _facts(cell: CellRecords, step: StepRecords) -> dict[str, object]:
         "metric": step.facts.metric,
         "repeat": step.facts.repeat,
         "synthetic_data": step.facts.synthetic,
+        "stopping_rule": step.facts.stopping.sentence if step.facts.stopping else None,
         "public_data": step.facts.public,
     }
 
@@ -195,7 +196,25 @@ def _accuracy(measured: Measured, step: StepRecords) -> dict[str, object]:
         "think_empty": flags.get("think_empty", 0) if accuracy.scored and thinks else None,
         "loops": flags.get("loop", 0) if accuracy.scored and step.answered else None,
         "scorer": ", ".join(accuracy.scorers) or None,
+        "stopped_items": step.stopped.items if step.stopped else None,
+        "stopped_decision": step.stopped.decision if step.stopped else None,
+        "stopped_e_value": step.stopped.e_value if step.stopped else None,
     }
+
+
+def _early(view: StepView) -> tuple[str, ...]:
+    stopped, facts = view.step.stopped, view.step.facts
+    if stopped is None:
+        return ()
+    return (f"ended early after {stopped.items} of {facts.items} items: {ended_because(stopped, facts.stopping)}",)
+
+
+def ended_because(stopped: Stopped, rule: StoppingRule | None) -> str:
+    """Why a step was ended before its last item."""
+    against = rule.baseline if rule else "no baseline that the plan names"
+    if stopped.decision == "different":
+        return f"different from {against} (e-value {stopped.e_value:.3g})"
+    return f"as good as {against} within the margin (anytime-valid interval)"
 
 
 def _speed(measured: Measured, step: StepRecords) -> dict[str, object]:

@@ -25,6 +25,7 @@ from results.records import (
     StepEnded,
     StepFacts,
     StepStarted,
+    Stopped,
     Telemetry,
 )
 from results.series import Series, Window
@@ -40,6 +41,10 @@ class StepRecords(Struct, frozen=True, kw_only=True):
     ranked: tuple[Ranked, ...] = ()
     states: tuple[EngineState, ...] = ()
     scores: tuple[Scored, ...] = ()
+    """Of a step that was ended early: of the items that were judged at the end, in the order of the plan."""
+    ahead: tuple[Scored, ...] = ()
+    """Of a step that was ended early: of later items, answered before some of the judged ones. Counted, and part of no estimate."""
+    stopped: Stopped | None = None
     attempt: CellStarted | None = None
     """The start of the worker that ran this step."""
     loaded: Loaded | None = None
@@ -59,6 +64,16 @@ class StepRecords(Struct, frozen=True, kw_only=True):
     @property
     def engine(self) -> EngineInfo | None:
         return self.loaded.engine if self.loaded else None
+
+    @property
+    def sequential(self) -> bool:
+        """Its own answers had a say in how many there are, whether or not they ended it: a fixed-n interval would claim too much."""
+        return self.facts.stopping is not None or self.stopped is not None
+
+    @property
+    def ended_by_rule(self) -> Stopped | None:
+        """The early end, where the plan had a rule for one."""
+        return self.stopped if self.facts.stopping else None
 
 
 class CellRecords(Struct, frozen=True, kw_only=True):
@@ -94,6 +109,7 @@ class _Step:
     def __init__(self, start_ns: int) -> None:
         self.start_ns = start_ns
         self.end_ns: int | None = None
+        self.stopped: Stopped | None = None
         self.answered: list[Answered] = []
         self.ranked: list[Ranked] = []
 
@@ -116,6 +132,7 @@ class _Gathered:
                 self.steps[step] = _Step(time_ns)
             case StepEnded(step=step, time_ns=time_ns) if step in self.steps:
                 self.steps[step].end_ns = time_ns
+                self.steps[step].stopped = event.stopped
             case Answered(step=step) if step in self.steps:
                 self.steps[step].answered.append(event)
             case Ranked(step=step) if step in self.steps:
@@ -177,6 +194,7 @@ def _step(facts: StepFacts, gathered: _Gathered, scores: list[Scored], series: S
     before, loaded, after = _idle(gathered, found.start_ns, series)
     span = Window(found.start_ns, found.end_ns) if found.end_ns is not None else None
     until_ns = found.end_ns if found.end_ns is not None else found.start_ns
+    judged = found.stopped.items * facts.samples // facts.items if found.stopped else len(scores)
     return StepRecords(
         facts=facts,
         start_ns=found.start_ns,
@@ -184,7 +202,9 @@ def _step(facts: StepFacts, gathered: _Gathered, scores: list[Scored], series: S
         answered=tuple(found.answered),
         ranked=tuple(found.ranked),
         states=tuple(s for s in gathered.states if found.start_ns <= s.time_ns <= until_ns),
-        scores=tuple(scores),
+        scores=tuple(scores[:judged]),
+        ahead=tuple(scores[judged:]),
+        stopped=found.stopped,
         attempt=max((s for s in gathered.started if s.time_ns <= found.start_ns), key=_start, default=None),
         loaded=next((x for x in reversed(gathered.loads) if x.end_ns <= found.start_ns), None),
         idle_before=before,

@@ -11,6 +11,7 @@ from results.load import items
 from results.montecarlo import Variant, simulate
 from results.paired import Comparison, NonInferiority, compare, holm, non_inferiority, pair
 from results.records import Scored
+from results.summary import ended_because
 from results.validity.base import Finding
 from results.validity.pairs import judge_pair
 
@@ -83,6 +84,8 @@ class StepPair(Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()
     """Obstacles that were allowed by name."""
     notes: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    """What is to be said of the sides that their own answers could end."""
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -157,7 +160,22 @@ def judge_step_pair(
         flips=() if same else flips(base, candidate),
         allowed=allowed,
         notes=tuple(f"{f.rule}: {f.sentence}" for f in together if f.verdict == "fail" and f.rule not in ("F1", "F4")),
+        early=tuple(sentence for side in (base, candidate) for sentence in _early(side)),
     )
+
+
+def _early(side: Side) -> tuple[str, ...]:
+    """Where an end of its own was possible the interval and p are those that hold at any stopping time."""
+    name = side.cell.facts.deployment
+    found = []
+    for view in side.views:
+        stopped, facts = view.step.stopped, view.step.facts
+        if stopped is not None:
+            why = ended_because(stopped, facts.stopping)
+            found.append(f"{name}, {facts.name}: ended early after {stopped.items} of {facts.items} items, {why}")
+        elif view.step.sequential:
+            found.append(f"{name}, {facts.name}: could have ended early and was run whole")
+    return tuple(found)
 
 
 def _costs(pricing: Pricing, against: Doubts, same: bool) -> tuple[Ratio, ...]:

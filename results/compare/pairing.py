@@ -116,12 +116,17 @@ def _data(base: Side, candidate: Side) -> Obstacle | None:
         one, two = base.facts.data_sha256[:8], candidate.facts.data_sha256[:8]
         return Obstacle("data", f"data differ (hashes {one}, {two})")
     asked = [{(r.sample, r.repeat) for v in side.views for r in v.step.records} for side in (base, candidate)]
-    both, one_only = len(asked[0] & asked[1]), len(asked[0] ^ asked[1])
-    return (
-        Obstacle("data", f"data differ ({both} answers to the same items, {one_only} in one only)")
-        if one_only
-        else None
-    )
+    both = asked[0] & asked[1]
+    lacking = 0 if _ended_early(base) else len(asked[1] - both)
+    lacking += 0 if _ended_early(candidate) else len(asked[0] - both)
+    if not lacking:
+        return None
+    return Obstacle("data", f"data differ ({len(both)} answers to the same items, {lacking} in one only)")
+
+
+def _ended_early(side: Side) -> bool:
+    """What such a side lacks its stopping rule spared it."""
+    return any(view.step.ended_by_rule for view in side.views)
 
 
 def _sampling(base: Side, candidate: Side) -> Obstacle | None:

@@ -104,6 +104,9 @@ def _accuracy(compared: Compared) -> Table:
         for s in c.steps
         if s.allowed
     ]
+    early = [sentence for c in compared.cells for s in c.steps for sentence in s.early]
+    if early:
+        below += [*early, "Their intervals and sequential p hold at whatever item a step is ended (docs/stopping.md)."]
     columns = (
         "deployments",
         "task",

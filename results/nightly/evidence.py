@@ -1,7 +1,7 @@
 """Has accuracy changed? Evidence from the items asked tonight, paired with the same items' baseline answers.
 
 Each night asks a part of a fixed pool. For any set of distinct items with `b` losses (right in the baseline, wrong now) and `c` gains,
-the exact sequential McNemar e-value (`results.paired.log_e_value`) is a test martingale when losses and gains are equally likely. Since a
+the exact sequential McNemar e-value (`results.anytime.log_e_value`) is a test martingale when losses and gains are equally likely. Since a
 change may begin on any night, the e-values of all recent beginnings are summed (a Shiryaev-Roberts e-detector: Shin, Ramdas and Rinaldo
 2024, "E-detectors"); without a change the sum stays below `THRESHOLD` for `THRESHOLD` nights on average. An item asked again within the
 window counts once, with its latest answer: a greedy model that repeats itself adds no evidence.
@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from results.paired import log_e_value
+from results.anytime import log_e_value
 
 THRESHOLD = 3650.0
 """Nights between false alarms, at least, on average: one in ten years."""

@@ -12,12 +12,10 @@ from results.paired import (
     Comparison,
     NonInferiority,
     compare,
-    discordance,
     holm,
-    mcnemar_mid_p,
     non_inferiority,
     pair,
-    t_test,
+    significance,
 )
 from results.report.entries import Entry
 from results.rows import Row
@@ -57,11 +55,7 @@ def chance_alike(first: Sequence[Item], second: Sequence[Item]) -> float:
 
     Claims of "better" rest on this and not on draws of the items, so that page, `compare` and `accept` say one thing.
     """
-    pairs = pair(first, second)
-    if pairs.binary and not pairs.clustered:
-        found = discordance(pairs)
-        return mcnemar_mid_p(found.only_first, found.only_second)
-    p_value = t_test(pairs) if pairs.ids else None
+    p_value, _ = significance(pair(first, second))
     return 1.0 if p_value is None else p_value
 
 

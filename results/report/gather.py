@@ -18,7 +18,7 @@ from results.records import CellFacts, EngineInfo, Manifest, MemoryProbed, Score
 from results.report.examples import Example, Prompts, examples_of
 from results.report.series import Timeline, timeline_of
 from results.rows import Row
-from results.stats import Interval, Item, clip, items_of, mean_t, wilson
+from results.stats import Interval, Item, anytime, clip, items_of, mean_t, wilson
 from results.store import RunDir, StoreError
 from results.summary import row_of
 from results.validity import Finding, judge_step, step_views
@@ -185,15 +185,16 @@ def _step(view: StepView, job: Path, prompts: Prompts) -> StepPage:
     step, findings = view.step, judge_step(view)
     scores = step.scores if step.span is not None else ()
     judged = [(sys.intern(s.sample), sys.intern(s.cluster), s) for s in scores if s.value is not None]
-    values = items_of([(i, c, s.value) for i, c, s in judged if s.value is not None])
-    successes = items_of([(i, c, float(s.verdict == "correct")) for i, c, s in judged])
+    early = step.sequential
+    values = items_of([(i, c, s.value) for i, c, s in judged if s.value is not None], early)
+    successes = items_of([(i, c, float(s.verdict == "correct")) for i, c, s in judged], early)
     return StepPage(
         row=row_of(view, findings),
         facts=step.facts,
         findings=findings,
         values=values,
         successes=values if successes == values else successes,
-        tags=_tags(scores),
+        tags=_tags(scores, early),
         positions=_positions(scores) if step.facts.permuted else (),
         metrics=_metrics(scores),
         flags=tuple(sorted(Counter(f for s in scores for f in s.flags).items())),
@@ -201,7 +202,7 @@ def _step(view: StepView, job: Path, prompts: Prompts) -> StepPage:
     )
 
 
-def _tags(scores: Iterable[Scored]) -> tuple[TagScore, ...]:
+def _tags(scores: Iterable[Scored], early: bool) -> tuple[TagScore, ...]:
     """By every tag with few values. A repeated item counts with its mean; the interval of graded scores is a t interval by clusters."""
     groups: dict[str, dict[str, list[tuple[str, str, float]]]] = defaultdict(lambda: defaultdict(list))
     for score in scores:
@@ -209,7 +210,7 @@ def _tags(scores: Iterable[Scored]) -> tuple[TagScore, ...]:
             for tag, value in score.tags.items():
                 groups[tag][value].append((score.sample, score.cluster, score.value))
     return tuple(
-        TagScore(tag=tag, value=value, interval=_interval(items_of(found)))
+        TagScore(tag=tag, value=value, interval=_interval(items_of(found, early)))
         for tag, by_value in sorted(groups.items())
         if 1 < len(by_value) <= MOST_TAGS
         for value, found in sorted(by_value.items())
@@ -218,6 +219,8 @@ def _tags(scores: Iterable[Scored]) -> tuple[TagScore, ...]:
 
 def _interval(items: Sequence[Item]) -> Interval:
     values = [i.value for i in items]
+    if any(i.early for i in items):
+        return anytime(values, [i.cluster for i in items])
     if all(v in (0.0, 1.0) for v in values) and len({i.cluster for i in items}) == len(items):
         return wilson(int(sum(values)), len(values))
     return clip(mean_t(values, [i.cluster for i in items]))

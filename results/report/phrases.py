@@ -65,6 +65,7 @@ RULES_ZH: dict[str, str] = {
     "F4": "评分器版本唯一",
     "F5": "给出区间",
     "F6": "聚类已声明并使用",
+    "F8": "只按计划中的规则提前结束",
     "F9": "对选项位置的偏倚",
     "F10": "评分器认识该语言的词",
     "F11": "指标出错记为错误而非零分",
@@ -78,6 +79,14 @@ PHRASES_ZH: tuple[tuple[str, str], ...] = (
     (r"the step was cut: (\w+)(?:, (.*))?", r"该步骤被中断：\1 \2"),
     (r"skipped: (.*)", r"跳过：\1"),
     (r"the step did not end", "该步骤未结束"),
+    (
+        r"ended early after (\d+) of (\d+) items: different from (.*) \(e-value (.*)\)",
+        r"在 \2 题中的第 \1 题后提前结束：与 \3 不同（e 值 \4）",
+    ),
+    (
+        r"ended early after (\d+) of (\d+) items: as good as (.*) within the margin .*",
+        r"在 \2 题中的第 \1 题后提前结束：与 \3 的差在界值之内",
+    ),
     (r"the run has no end; resume it", "运行未结束；请续跑"),
     (r"nothing was judged", "未作任何评分"),
     (r"no answer was correct", "没有正确的回答"),

@@ -1,10 +1,13 @@
 """Group F: does the score mean what it says?"""
 
+import math
 from collections import defaultdict
 
 import numpy as np
 
+from results.anytime import e_value
 from results.judging import KAPPA_FLOOR, agreement, kin, said, withheld
+from results.records import Stopped, StoppingRule
 from results.validity.base import Check, Rule, StepView, exceeds, failed, not_applicable, not_known, passed
 from results.validity.workload import judged
 
@@ -15,14 +18,15 @@ def all_scored(view: StepView) -> Check:
     """F1"""
     if not judged(view):
         return not_applicable("a speed task has no score")
-    planned, scored = view.step.facts.samples, len(view.step.scores)
+    facts, early, scored = view.step.facts, view.step.ended_by_rule, len(view.step.scores)
+    wanted = early.items if early else facts.items
+    planned = wanted * facts.samples // facts.items
     if not scored:
         return failed("0", "the answers were not scored")
     items = len({s.sample for s in view.step.scores})
-    if scored != planned or items != view.step.facts.items:
+    if scored != planned or items != wanted:
         return failed(
-            f"{scored} of {planned}",
-            f"{scored} of {planned} answers to {items} of {view.step.facts.items} items were scored",
+            f"{scored} of {planned}", f"{scored} of {planned} answers to {items} of {wanted} items were scored"
         )
     return passed(f"{scored} of {planned}")
 
@@ -86,6 +90,36 @@ def clusters(view: StepView) -> Check:
             view.result.accuracy.interval.method, f"{items} items in {groups} clusters, and the interval ignores it"
         )
     return passed(f"{groups} clusters of {items} items")
+
+
+def early_end(view: StepView) -> Check:
+    """F8"""
+    stopped, rule = view.step.stopped, view.step.facts.stopping
+    if stopped is None:
+        return passed("run whole") if rule else not_applicable("the plan has no rule for an early end")
+    seen = f"{stopped.decision} after {stopped.items} of {view.step.facts.items} items, e-value {stopped.e_value:.3g}"
+    if rule is None:
+        return failed(seen, "the step was ended early, and the plan holds no rule for it")
+    if broken := broken_rule(stopped, rule):
+        return failed(seen, f"the early end is not what the plan's rule allows: {broken}")
+    return passed(seen)
+
+
+def broken_rule(stopped: Stopped, rule: StoppingRule) -> str:
+    """What of a recorded early end contradicts its rule, computed again from its counts; empty where nothing does."""
+    b, c = stopped.only_candidate, stopped.only_baseline
+    margin, limits = rule.futility_margin, (stopped.lo, stopped.hi)
+    if stopped.items % rule.look_every or stopped.items < rule.fewest_items:
+        return f"{stopped.items} items are none of its looks"
+    if not b + c <= stopped.pairs <= stopped.items:
+        return f"{b} and {c} discordant of {stopped.pairs} pairs in {stopped.items} items do not fit"
+    if not math.isclose(stopped.e_value, e_value(b, c), rel_tol=1e-6):
+        return f"{b} and {c} discordant items give an e-value of {e_value(b, c):.3g}, not {stopped.e_value:.3g}"
+    if stopped.decision == "different" and stopped.e_value < 1 / rule.alpha:
+        return f"an e-value of {stopped.e_value:.3g} is below {1 / rule.alpha:g}"
+    if stopped.decision == "futile" and (margin is None or any(x is None or abs(x) >= margin for x in limits)):
+        return "the interval does not lie within its margin"
+    return ""
 
 
 def position(view: StepView) -> Check:
@@ -182,6 +216,14 @@ RULES = (
         title="clusters declared and used",
         threshold="clustered where shared",
         check=clusters,
+    ),
+    Rule(
+        id="F8",
+        severity="I",
+        axis="accuracy",
+        title="early end only by the plan's rule",
+        threshold="e-value >= 1 / alpha, or interval within the margin, at a look of the plan",
+        check=early_end,
     ),
     Rule(
         id="F9",

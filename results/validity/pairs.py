@@ -121,11 +121,19 @@ def same_items(first: StepView, second: StepView) -> Check:
         if getattr(one, n) != getattr(two, n)
     ]
     answers = [{(s.sample, s.repeat) for s in view.step.scores} for view in (first, second)]
-    if answers[0] != answers[1]:
+    if answers[0] != answers[1] and not _ended_early(first, second):
         differing.append(f"answered items ({len(answers[0] ^ answers[1])} in one only)")
     if differing:
         return failed(", ".join(differing), f"not the same questions: {', '.join(differing)}")
-    return passed(f"{len(answers[0])} answers")
+    return passed(f"{len(answers[0] & answers[1])} answers")
+
+
+def _ended_early(first: StepView, second: StepView) -> bool:
+    """Whether what one side did not answer is what its stopping rule spared it; those that both have are compared."""
+    one, two = ({(s.sample, s.repeat) for s in (*v.step.scores, *v.step.ahead)} for v in (first, second))
+    return (one <= two or second.step.ended_by_rule is not None) and (
+        two <= one or first.step.ended_by_rule is not None
+    )
 
 
 def same_silence(first: StepView, second: StepView) -> Check:

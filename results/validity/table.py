@@ -6,12 +6,6 @@ from results.profiles import PROFILES
 from results.validity import RULES, tables
 from results.validity.pairs import PAIR_RULES
 
-NOT_DECIDED = {
-    "F8": "a step cannot stop early: one with fewer answers than planned fails B1 and F1, and there is no record of a stopping rule "
-    "(StepFacts would have to name one) because none may be used",
-}
-"""Rules of the method that no record of a step can decide, and where they are looked after."""
-
 DEPARTURES = {
     "A3": "cards are counted against the plan, not compared by UUID: a suite names none, and which ones were read stands "
     "in the telemetry's head",
@@ -90,14 +84,7 @@ def rules_table() -> str:
         f"| `{p.name}` | {p.window_s:g} s | {p.requests_per_slot} | {_percentile(p.percentile)} | {p.repeats} | {p.short} |"
         for p in PROFILES.values()
     )
-    lines += [
-        _PROFILES + "\n".join(rows),
-        "",
-        "## Not decided from a step's records\n",
-        "| rule | why, and where instead |",
-        "|---|---|",
-    ]
-    lines += [f"| {name} | {why} |" for name, why in NOT_DECIDED.items()]
+    lines += [_PROFILES + "\n".join(rows)]
     lines += ["", "## Less, or other, than the method asks\n", "| rule | what and why |", "|---|---|"]
     lines += [f"| {name} | {why} |" for name, why in DEPARTURES.items()]
     return "\n".join(lines) + "\n"

@@ -21,8 +21,9 @@ def judged(view: StepView) -> bool:
 
 def complete(view: StepView) -> Check:
     """B1"""
-    records = view.step.records
-    issued, failures = view.step.facts.samples, sum(r.error is not None for r in records)
+    records, early = view.step.records, view.step.ended_by_rule
+    issued = early.answered if early else view.step.facts.samples
+    failures = sum(r.error is not None for r in records)
     if len(records) != issued:
         return failed(f"{len(records)} of {issued}", f"{issued} requests were planned, {len(records)} came to an end")
     limit = 0.0 if judged(view) else 0.01

@@ -6,7 +6,17 @@ from typing import Any
 from made_records import GPU_METER, MS, PROCESS, STEP, Run, S, answer, score, ticks
 from msgspec import structs
 
-from results.records import Judged, LabelJudged, MeterInfo, StatementJudged, StepEnded, StepStarted
+from results.anytime import e_value
+from results.records import (
+    Judged,
+    LabelJudged,
+    MeterInfo,
+    StatementJudged,
+    StepEnded,
+    StepStarted,
+    Stopped,
+    StoppingRule,
+)
 
 Change = Callable[[Run], None]
 
@@ -43,6 +53,24 @@ def engine(**values: Any) -> Change:
 def step(**values: Any) -> Change:
     def change(run: Run) -> None:
         run.step = structs.replace(run.step, **values)
+
+    return change
+
+
+RULE = StoppingRule(baseline="whole", baseline_cell="whole-000000", look_every=25, fewest_items=25, futility_margin=0.2)
+
+
+def stopped(rule: StoppingRule | None = RULE, **values: Any) -> Change:
+    """A step of 400 items, ended after 50 of them, seven of which only the baseline answered; two later answers are there too."""
+
+    def change(run: Run) -> None:
+        many(run, 52)
+        run.step = structs.replace(run.step, items=400, samples=400, stopping=rule)
+        told: dict[str, Any] = {
+            "items": 50, "answered": 52, "decision": "different", "e_value": e_value(0, 7), "pairs": 50, "only_candidate": 0,
+            "only_baseline": 7, "lo": -0.4, "hi": -0.02,
+        }  # fmt: skip
+        run.stopped = Stopped(**(told | values))
 
     return change
 

@@ -31,6 +31,7 @@ from made_changes import (
     shared_clusters,
     step,
     steps_before,
+    stopped,
     thinking,
     two_scorers,
 )
@@ -215,6 +216,11 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "F4": (two_scorers, "I", "answers were judged by different versions: qa/1, qa/2"),
     "F5": (graded, "I", "no interval can be given: too few independent items"),
     "F6": (shared_clusters(""), "I", "the items' clusters are not declared"),
+    "F8": (
+        stopped(rule=None),
+        "I",
+        "the step was ended early, and the plan holds no rule for it",
+    ),
     "F9": (positions(0.5), "W", "recall depends on the position of the right option (A 50%, B 100%)"),
     "F10": (
         scores_200(1, self_test=0.0),
@@ -289,6 +295,7 @@ CLEAN: dict[str, Change] = {
     "F4": nothing,
     "F5": nothing,
     "F6": shared_clusters("one of a pair"),
+    "F8": stopped(),
     "F9": positions(1.0),
     "F10": scores_200(200, self_test=1.0),
     "F11": nothing,

@@ -22,6 +22,7 @@ from results.records import (
     StepEnded,
     StepFacts,
     StepStarted,
+    Stopped,
     Telemetry,
     Tick,
 )
@@ -157,6 +158,7 @@ class Run:
     def __init__(self, profile: str = "smoke") -> None:
         self.profile = profile
         self.end_s = 20.0
+        self.stopped: Stopped | None = None
         self.page_cache_share: float | None = None
         self.facts, self.step, self.engine = CELL, STEP, ENGINE
         self.host: dict[str, Any] = {"cpu": {"governor": "performance", "logical_cores": 4}}
@@ -202,7 +204,7 @@ class Run:
             StepStarted(self.step.name, 10 * S),
             *self.records,
             *self.states,
-            StepEnded(self.step.name, round(self.end_s * S)),
+            StepEnded(self.step.name, round(self.end_s * S), self.stopped),
             *end,
             *self.judged,
         ]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from results.paired import Pairs, StopRule, bootstrap_difference, log_e_value, non_inferiority, sequential, tango
-from results.stats import Interval, Item, bootstrap_mean, mean_t, score_interval, wilson, wilson_clustered
+from results.anytime import log_e_value
+from results.paired import Pairs, bootstrap_difference, non_inferiority, tango
+from results.stats import Interval, Item, bootstrap_mean, bounded_mean, mean_t, score_interval, wilson, wilson_clustered
 
 pytestmark = pytest.mark.slow
 
@@ -111,9 +112,41 @@ def test_sequential_e_value_needs_the_published_number_of_items(q: float, publis
     rng = np.random.default_rng(8)
     needed = []
     for _ in range(1000):
-        outcomes = ((True, False) if won else (False, True) for won in rng.random(3000) < q)
-        needed.append(sequential(outcomes, StopRule()).items)
+        wins = np.cumsum(rng.random(3000) < q)
+        needed.append(next((m for m, b in enumerate(wins, 1) if log_e_value(int(b), m - int(b)) >= np.log(20)), 3000))
     assert abs(float(np.median(needed)) - published) <= max(4, 0.15 * published)
+
+
+@pytest.mark.parametrize(("p", "only_first"), [(0.4, None), (0.9, None), (0.10, 0.05), (0.03, 0.01)])
+def test_anytime_limits_cover_at_every_look_at_once(p: float, only_first: float | None) -> None:
+    """A look after every 25 of 600 items; the limits hold all the way in at least 95 %. Shares right, or differences (p discordant)."""
+    rng = np.random.default_rng(9)
+    missed = 0
+    for _ in range(400):
+        u = rng.random(600)
+        low, truth = (0.0, p) if only_first is None else (-1.0, 2 * only_first - p)
+        drawn = (
+            (u < p).astype(float) if only_first is None else np.where(u < only_first, 1.0, np.where(u < p, -1.0, 0.0))
+        )
+        values = [float(v) for v in drawn]
+        missed += not all(covers(bounded_mean(values[:n], low, 1.0), truth) for n in range(25, 601, 25))
+    assert missed / 400 <= 0.05
+
+
+def test_a_step_that_ends_when_it_looks_best_still_covers_and_a_fixed_interval_does_not() -> None:
+    """The trap: of two equal variants one is watched after every 25 items and ended as soon as the plain interval excludes zero."""
+    rng = np.random.default_rng(10)
+    plain = honest = 0
+    for _ in range(300):
+        drawn = [float(v) for v in rng.choice([1.0, -1.0, 0.0], 800, p=[0.1, 0.1, 0.8])]
+        for n in range(50, 801, 25):
+            b, c = drawn[:n].count(1.0), drawn[:n].count(-1.0)
+            if not covers(tango(b, c, n), 0.0):
+                plain += 1
+                honest += not covers(bounded_mean(drawn[:n], -1.0, 1.0), 0.0)
+                break
+    assert plain / 300 > 0.12
+    assert honest / 300 <= 0.05
 
 
 def test_non_inferiority_is_claimed_in_at_most_five_percent_at_the_margin() -> None:

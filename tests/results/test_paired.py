@@ -9,19 +9,15 @@ import scipy.stats
 from results.paired import (
     Comparison,
     Pairs,
-    Sequential,
-    StopRule,
     benjamini_hochberg,
     bootstrap_difference,
     compare,
     discordance,
     holm,
-    log_e_value,
     mcnemar_exact,
     mcnemar_mid_p,
     non_inferiority,
     pair,
-    sequential,
     tango,
 )
 from results.stats import Interval, Item
@@ -145,26 +141,3 @@ def test_holm_and_benjamini_hochberg_by_hand() -> None:
     assert benjamini_hochberg({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.04, "c": 0.04})
     assert holm({}) == {}
     assert benjamini_hochberg({}) == {}
-
-
-def test_e_value_by_hand() -> None:
-    # 2 * B(3/2, 1/2) / B(1/2, 1/2) = 1; 4 * B(5/2, 1/2) / B(1/2, 1/2) = 1.5
-    assert math.exp(log_e_value(1, 0)) == pytest.approx(1.0)
-    assert math.exp(log_e_value(2, 0)) == pytest.approx(1.5)
-    assert math.exp(log_e_value(1, 1)) == pytest.approx(0.5)
-
-
-def test_sequential_comparison_stops_as_soon_as_it_may() -> None:
-    found = sequential([(True, False)] * 100, StopRule(alpha=0.05))
-    assert (found.items, found.decision) == (7, "different")  # 2^7 * C(14, 7) / 4^7 = 26.8; after six it was 14.4
-    assert found.e_value >= 20
-
-
-def test_sequential_comparison_goes_on_without_evidence_and_stops_for_futility_only_if_told() -> None:
-    outcomes = [(True, True)] * 400
-    assert sequential(outcomes, StopRule()) == Sequential(
-        items=400, only_first=0, only_second=0, e_value=1.0, p_value=1.0, decision="go on"
-    )
-    futile = sequential(outcomes, StopRule(futility_margin=0.02))
-    assert futile.decision == "futile"
-    assert 180 <= futile.items <= 195

@@ -13,13 +13,16 @@ from made_changes import (
     of_200,
     scores_200,
     steps_before,
+    stopped,
     thinking,
 )
 from made_faults import BMC, CLEAN, FAULTS
 from made_records import CPU_METER, ENGINE, GPU_METER, MS, STEP, Run, S, answer, manifest, ticks
 from msgspec import structs
 
+from results.anytime import e_value
 from results.records import CellEnded, StepEnded, StepStarted
+from results.summary import row_of
 from results.validity import RULES, judge, judge_step
 from results.validity.base import exceeds
 
@@ -239,3 +242,51 @@ def test_engine_that_hides_everything_is_only_unknown() -> None:
     )
     assert run.finding("A2").severity == "W"
     assert run.finding("B8").verdict == "unknown"
+
+
+def early(**values: Any) -> Run:
+    run = Run()
+    stopped(**values)(run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"items": 49}, "49 items are none of its looks"),
+        ({"items": 0, "pairs": 0}, "0 items are none of its looks"),
+        ({"pairs": 51}, "0 and 7 discordant of 51 pairs in 50 items do not fit"),
+        ({"e_value": 99.0}, "0 and 7 discordant items give an e-value of 26.8, not 99"),
+        ({"only_baseline": 6, "e_value": e_value(0, 6)}, "an e-value of 14.4 is below 20"),
+        ({"decision": "futile"}, "the interval does not lie within its margin"),
+        ({"decision": "futile", "lo": None}, "the interval does not lie within its margin"),
+    ],
+)
+def test_an_early_end_must_follow_from_its_own_counts(told: dict[str, Any], sentence: str) -> None:
+    found = early(**told).finding("F8")
+    assert (found.verdict, found.severity) == ("fail", "I")
+    assert sentence in found.sentence
+
+
+def test_an_early_end_is_complete_under_its_rule_and_only_then() -> None:
+    run = early()
+    assert [run.finding(rule).verdict for rule in ("B1", "F1", "F8")] == ["pass", "pass", "pass"]
+    without = early(rule=None)
+    assert [without.finding(rule).verdict for rule in ("B1", "F1", "F8")] == ["fail", "fail", "fail"]
+    lost = early()
+    lost.records, lost.scores = lost.records[:-3], lost.scores[:-3]
+    assert [lost.finding(rule).verdict for rule in ("B1", "F1")] == ["fail", "fail"]
+
+
+def test_answers_ahead_of_an_early_end_are_counted_and_part_of_no_estimate() -> None:
+    run = early()
+    run.scores = [structs.replace(s, value=0.0, verdict="wrong") if s.sample == "q51" else s for s in run.scores]
+    row = row_of(run.view())
+    assert (row.samples, row.scored, row.correct, row.wrong, row.items, row.accuracy) == (52, 52, 51, 1, 50, 1.0)
+    assert (row.accuracy_method, row.accuracy_n, row.stopped_items, row.stopped_decision) == (
+        "anytime",
+        50,
+        50,
+        "different",
+    )
+    assert "ended early after 50 of 400 items: different from whole (e-value 26.8)" in row.warnings
