@@ -179,6 +179,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     load: tuple[Load, ...] | None = None
     samples_per_item: Positive | None = None
     """K answers to each item with different seeds; the score is their mean (pass@1)."""
+    style: str | None = None
+    """Another way to ask that the task offers (`one_sentence` of the note summaries); its headline has a name of its own."""
     permute: bool = False
     """Rotate the options: by item and by repeat, balanced."""
 

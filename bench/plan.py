@@ -28,7 +28,7 @@ from results.profiles import FLOORS, PROFILES
 from results.records import CellFacts, Prediction, StepFacts, StoppingRule
 
 WARMUP_REQUESTS = 2
-"""Warm-up requests for each request in flight."""
+"""Warm-up requests for each request in flight; in profile `smoke` those that the cell has served before count."""
 WARMUP_SECONDS = {"smoke": 0.0, "nightly": 30.0, "procurement": 30.0}
 """The warm-up is repeated until it has lasted so long."""
 
@@ -48,11 +48,15 @@ class CellPlan(Struct, frozen=True, kw_only=True):
     """Whether it is searched for after the cell."""
 
     def job(self, done: frozenset[str]) -> Job:
-        """The steps that are not done yet, each behind its warm-up."""
+        """The steps that are not done yet, each behind its warm-up. After a resume the engine is new and the first is warmed up whole."""
         steps: list[JobStep] = []
         for step in self.steps:
-            if step.job.name not in done:
-                steps += [step.warmup, step.job]
+            if step.job.name in done:
+                continue
+            warmup = step.warmup
+            if done and not steps:
+                warmup = warmup_of(step.job, _whole_warmup(step.job.load), step.warmup.seconds)
+            steps += [warmup, step.job] if _requests(warmup) else [step.job]
         return Job(
             cell=self.facts.id,
             settings=self.settings,
@@ -155,25 +159,48 @@ def can_rank(settings: BackendSettings) -> bool:
 
 def _steps(suite: Suite, data: Mapping[str, TaskData], asking: Asking) -> list[StepPlan]:
     """Repeats outermost, so that drift of the machine does not fall on one task. Ranking always fills the engine's batch: once."""
-    steps = []
+    steps: list[StepPlan] = []
     for repeat in range(suite.repeats):
         for task_data in data.values():
             loads = task_data.options.load or suite.load
             if choose_scoring(task_data, asking) != "generate" and task_data.task.kind != "speed":
                 loads = loads[:1]
-            steps += [_step(suite, task_data, asking, load, repeat) for load in loads]
+            for load in loads:
+                steps.append(_step(suite, task_data, asking, load, repeat, steps))
     return steps
 
 
-def _step(suite: Suite, data: TaskData, asking: Asking, load: Load, repeat: int) -> StepPlan:
+def _step(
+    suite: Suite, data: TaskData, asking: Asking, load: Load, repeat: int, before: Sequence[StepPlan]
+) -> StepPlan:
     facts, job = render_step(data, asking, load, repeat, suite.seed)
-    requests = (load.concurrency or 1) * WARMUP_REQUESTS
+    requests = _whole_warmup(load)
+    if suite.profile == "smoke":
+        requests = _still_cold(job, requests, before)
     return StepPlan(facts=facts, job=job, warmup=warmup_of(job, requests, WARMUP_SECONDS[suite.profile]))
 
 
-def _facts_of(step: StepPlan) -> tuple[StepFacts, StepFacts]:
-    """A step's warm-up and the step, as they stand in the manifest."""
-    count = len(step.warmup.requests) + len(step.warmup.ranks)
+def _still_cold(job: JobStep, wanted: int, before: Sequence[StepPlan]) -> int:
+    """A run that is only indicative need not warm up what the steps before have: their requests count (rule C3 counts them too), but
+    the first step that writes, or ranks, has at least one of its own kind."""
+    served = sum(_requests(step.warmup) + _requests(step.job) for step in before)
+    first = not any(bool(step.job.ranks) == bool(job.ranks) for step in before)
+    return max(wanted - served, 1 if first else 0)
+
+
+def _whole_warmup(load: Load) -> int:
+    return (load.concurrency or 1) * WARMUP_REQUESTS
+
+
+def _requests(step: JobStep) -> int:
+    return len(step.requests) + len(step.ranks)
+
+
+def _facts_of(step: StepPlan) -> tuple[StepFacts, ...]:
+    """A step's warm-up, where it has one of its own, and the step, as they stand in the manifest."""
+    count = _requests(step.warmup)
+    if not count:
+        return (step.facts,)
     warmup = msgspec.structs.replace(
         step.facts, name=step.warmup.name, items=count, samples=count, warmup=True, stopping=None
     )

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from results.records import StepFacts
 from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange, headline
 
 WARMUP_TOKENS = 16
+Asked = TypeVar("Asked", Request, RankRequest)
 
 
 class TaskData(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ def load_tasks(
         raise ConfigError(f"unknown task `{unknown[0]}`; {nearest(unknown[0], known)} (`tasks` lists them)")
     loaded = {}
     for name, options in wanted.items():
-        task = known[name]
+        task = _in_style(known[name], options.style)
         path, file_sha256 = named_data(name, options.data, options.sha256, base, download)
         samples = _read(task, path, options)
         digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()
@@ -61,6 +63,18 @@ def load_tasks(
         shots = _shots(task, options, base, download)
         loaded[name] = TaskData(task, options, chosen, digest, file_sha256, shots, len(samples))
     return loaded
+
+
+def _in_style(task: Task, style: str | None) -> Task:
+    """The task as the suite wants it asked."""
+    if style is None:
+        return task
+    if style not in task.styles:
+        raise ConfigError(
+            f"task `{task.name}` has no style `{style}`; {nearest(style, task.styles) if task.styles else 'it has none'}"
+        )
+    chosen = task.styles[style]
+    return msgspec.structs.replace(task, prompt=chosen.prompt, metric=chosen.metric)
 
 
 def _read(task: Task, path: Path | None, options: TaskOptions) -> list[Sample]:
@@ -164,6 +178,10 @@ def choose_scoring(data: TaskData, asking: Asking) -> Scoring:
 def warmup_of(step: JobStep, requests: int, seconds: float) -> JobStep:
     """Requests from the end of the step, short, so that the measured ones are not warmed one by one."""
     seed = step.seed + 1_000_003
+
+    def last(sent: tuple[Asked, ...]) -> tuple[Asked, ...]:
+        return sent[max(0, len(sent) - requests) :]
+
     short = tuple(
         msgspec.structs.replace(
             r,
@@ -171,11 +189,11 @@ def warmup_of(step: JobStep, requests: int, seconds: float) -> JobStep:
                 r.sampling, max_tokens=min(WARMUP_TOKENS, r.sampling.max_tokens), seed=seed
             ),
         )
-        for r in step.requests[-requests:]
+        for r in last(step.requests)
     )
     load = Load(concurrency=step.load.concurrency or 1)
     return JobStep(
-        name=f"warmup:{step.name}", load=load, seed=seed, requests=short, ranks=step.ranks[-requests:], seconds=seconds
+        name=f"warmup:{step.name}", load=load, seed=seed, requests=short, ranks=last(step.ranks), seconds=seconds
     )
 
 
@@ -289,6 +307,7 @@ def _facts(data: TaskData, asking: Asking, job: JobStep, scoring: Scoring, answe
         shots=len(data.shots),
         prompt_sha256=hashlib.sha256(msgspec.json.encode([job.requests, job.ranks])).hexdigest(),
         permuted=data.options.permute,
+        style=data.options.style,
         synthetic=task.synthetic,
         public=task.public,
     )

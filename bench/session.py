@@ -152,7 +152,7 @@ def reopen(run: RunDir, wishes: Wishes) -> Prepared:
     recorded = {cell.id: cell for cell in manifest.cells}
     for cell in prepared.cells:
         before = recorded.get(cell.facts.id)
-        if before is None or [s.prompt_sha256 for s in before.steps] != [s.prompt_sha256 for s in cell.facts.steps]:
+        if before is None or _asked(before) != _asked(cell.facts):
             raise ConfigError(
                 f"{run.path}: cell `{cell.facts.deployment}` is planned otherwise than when the run was started "
                 "(its data, prompts or settings changed); start a new run"
@@ -162,8 +162,9 @@ def reopen(run: RunDir, wishes: Wishes) -> Prepared:
     return prepared
 
 
-def _asked(judge: CellFacts) -> tuple[str, list[str]]:
-    return judge.id, [step.prompt_sha256 for step in judge.steps]
+def _asked(cell: CellFacts) -> tuple[str, list[str]]:
+    """Which cell, and what it is asked; how it is warmed up may differ."""
+    return cell.id, [step.prompt_sha256 for step in cell.steps if not step.warmup]
 
 
 def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -> dict[str, Outcome]:

@@ -5,7 +5,8 @@ All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clo
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
 `Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
 `Scored.self_test`, `Judged`, `Manifest.judge`, `CellFacts.quantised_from`, `CellStarted.source_commit`,
-`Manifest.source_changed`, `StepFacts.stopping`, `StepEnded.stopped`.
+`Manifest.source_changed`, `StepFacts.stopping`, `StepEnded.stopped`,
+`StepFacts.style`.
 """
 
 from typing import Any, Literal
@@ -434,6 +435,8 @@ class StepFacts(Struct, frozen=True, kw_only=True):
     prompt_sha256: str
     """Of every rendered prompt in order."""
     permuted: bool = False
+    style: str | None = None
+    """How the task was asked, where the suite chose another way than the task's own."""
     synthetic: bool = False
     """Items were written for this project and not reviewed by a clinician."""
     public: bool = False

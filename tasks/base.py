@@ -92,6 +92,13 @@ class Score(Struct, frozen=True, kw_only=True):
     """What the scorer gives the reference itself; `None` where no text is compared by its words."""
 
 
+class Style(Struct, frozen=True, kw_only=True):
+    """Another way to ask a task, with a headline name of its own, so that the two are never taken for one."""
+
+    prompt: Callable[[Sample, Scoring], Prompt]
+    metric: str
+
+
 class Task(Struct, frozen=True, kw_only=True):
     """A task is one file. `load(None)` reads the embedded data; a task without any says in `DataError` how to get
     it.
@@ -123,6 +130,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """Not for `kind == "speed"`: such steps measure time only, are never scored, and their scorer raises
     `TypeError`.
     """
+    styles: dict[str, Style] = {}
+    """Other ways to ask, by the name that a suite gives in `style`."""
     together: Callable[[Sequence[tuple[Sample, Answer]]], Sequence[Score]] | None = None
     """Where set, scores all answers of a step at once, in their order, and `score` is never called."""
 

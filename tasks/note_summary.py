@@ -10,6 +10,9 @@ A summary is *acceptable* (verdict `correct`) when it recalls at least 70 % of t
 none of: refused, in the wrong language, looping, a copy. A copied note is no summary: its recall counts 0, or copying
 would win every ranking.
 
+`style = "one_sentence"` asks for one sentence, the wish after the note; its headline is `key_fact_recall_of_one_sentence`. It is for models
+too small to end a summary: those of 135M parameters asked for 50 to 120 words go round in circles up to any limit of tokens.
+
 Worked example: a note with 10 key facts; the summary states 8, gives one dose wrongly and leaves one out:
 key_fact_recall 0.8, contradicted_facts 1, critical_errors 1, verdict `wrong`.
 """
@@ -22,7 +25,7 @@ from typing import Literal
 from msgspec import Struct
 
 from tasks import answers, facts
-from tasks.base import Answer, Generate, Language, Message, Prompt, Sample, Score, Scoring, Task, Verdict
+from tasks.base import Answer, Generate, Language, Message, Prompt, Sample, Score, Scoring, Style, Task, Verdict
 from tasks.facts import CRITICAL, Fact
 from tasks.faithful import copied_share, unsupported_drugs, unsupported_numbers
 from tasks.read import DATA, read_rows
@@ -41,6 +44,11 @@ WISHES: dict[Language, str] = {
     "zh": "请为接班的同事总结下面这份病历。用90至220字的连贯文字，写明必须知道的内容：诊断、相关病史、关键检查结果、操作或手术、"
     "药物及剂量、过敏史、病变侧别、重要的阴性情况和下一步安排。只使用病历中的信息。\n\n",
 }
+SENTENCES: dict[Language, str] = {
+    "en": "\n\nSummarise this clinical note in one sentence, for a colleague who takes over the patient. Use only what the note says.",
+    "zh": "\n\n请为接班的同事用一句话总结这份病历。只使用病历中的信息。",
+}
+SENTENCE_TOKENS = 100
 CUES: dict[Language, str] = {"en": "\n\nSummary:", "zh": "\n\n总结："}
 
 Kind = Literal[
@@ -107,6 +115,12 @@ def prompt(language: Language, sample: Sample, scoring: Scoring) -> Prompt:
     """One user turn: the wish, the note, the cue."""
     text = f"{WISHES[language]}{sample.input.strip()}{CUES[language]}"
     return Generate(messages=(Message("user", text),), max_tokens=MAX_TOKENS[language])
+
+
+def one_sentence(language: Language, sample: Sample, scoring: Scoring) -> Prompt:
+    """One user turn: the note, then the wish, which small models forget when it stands before the note."""
+    text = f"{sample.input.strip()}{SENTENCES[language]}"
+    return Generate(messages=(Message("user", text),), max_tokens=SENTENCE_TOKENS)
 
 
 def score(language: Language, sample: Sample, scoring: Scoring, answer: Answer) -> Score:
@@ -205,6 +219,9 @@ def _task(language: Language, title: str) -> Task:
         load=partial(load, f"{name}.jsonl"),
         prompt=partial(prompt, language),
         score=partial(score, language),
+        styles={
+            "one_sentence": Style(prompt=partial(one_sentence, language), metric="key_fact_recall_of_one_sentence")
+        },
     )
 
 

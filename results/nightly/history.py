@@ -106,7 +106,9 @@ def epoch_of(cell: LoadedCell, ended: CellEnded | None) -> str:
     """What must not change for two nights to be compared: machine and software, weights, engine and its settings, data, scorers."""
     engine = next((step.engine for step in cell.records.steps if step.engine), None)
     steps = [
-        (s.task, s.task_version, s.scoring, s.load, s.data_sha256, s.sampling) for s in cell.facts.steps if not s.warmup
+        (s.task, s.task_version, s.scoring, s.load, s.data_sha256, s.sampling, *((s.style,) if s.style else ()))
+        for s in cell.facts.steps
+        if not s.warmup
     ]
     same = [
         ended.fingerprint_start if ended else None,

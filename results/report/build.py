@@ -87,10 +87,10 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
     """The whole view model."""
     priced = price(runs, tariffs)
     entries = entries_of(runs, priced)
-    keyed: dict[tuple[str, str, str, int], list[Entry]] = defaultdict(list)
+    keyed: dict[tuple[str, str, str, str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         facts = entry.step.facts
-        keyed[facts.task, facts.scoring, facts.data_sha256, facts.items].append(entry)
+        keyed[facts.task, facts.scoring, facts.metric, facts.data_sha256, facts.items].append(entry)
     groups = [_group(f"task-{i + 1}", found, priced) for i, found in enumerate(keyed.values())]
     tornados = {g.anchor: found for g in groups if (found := _tornado(g, priced)) is not None}
     usage = {g.anchor: _usage(g, tariffs) for g in groups}

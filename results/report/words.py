@@ -367,6 +367,7 @@ EN: dict[str, str] = {
     "metric_acc": "answered rightly",
     "metric_acc_norm": "answered rightly, by likelihood",
     "metric_key_fact_recall": "key facts recalled",
+    "metric_key_fact_recall_of_one_sentence": "key facts recalled in one sentence",
     "from_to": "{lo} to {hi}",
     "legend": "Colours",
     "axis_all": "everything",

@@ -335,6 +335,7 @@ ZH: dict[str, str] = {
     "metric_acc": "答对的比例",
     "metric_acc_norm": "答对的比例，按似然",
     "metric_key_fact_recall": "召回的关键事实",
+    "metric_key_fact_recall_of_one_sentence": "一句话总结中召回的关键事实",
     "md_full": "含图表的完整报告为同一文件夹中的 report.html。",
     "md_caveats": "注意事项",
     "from_to": "{lo} 至 {hi}",

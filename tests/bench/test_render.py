@@ -121,6 +121,23 @@ def test_a_warm_up_is_short_and_bears_another_seed() -> None:
     assert warm.name == f"warmup:{step.name}"
     assert [r.id for r in warm.requests] == [r.id for r in step.requests[-2:]]
     assert {r.sampling.max_tokens for r in warm.requests} == {16}
+    assert warmup_of(step, 0, 0.0).requests == ()
+
+
+def test_a_style_is_asked_as_it_says_and_has_a_headline_of_its_own() -> None:
+    def step(style: str | None) -> tuple[str, str | None, str]:
+        data = load_tasks({"note_summary_en": TaskOptions(style=style)}, TASKS, 1, 7, Path())["note_summary_en"]
+        facts, job = render_step(data, PLAIN, Load(concurrency=1), 0, 7)
+        return facts.metric, facts.style, job.requests[0].turns[-1].text[-60:]
+
+    assert step(None)[:2] == ("key_fact_recall", None)
+    metric, style, text = step("one_sentence")
+    assert (metric, style) == ("key_fact_recall_of_one_sentence", "one_sentence")
+    assert text.endswith("Use only what the note says.")
+    with pytest.raises(ConfigError, match="no style `one_sentense`; did you mean `one_sentence`"):
+        step("one_sentense")
+    with pytest.raises(ConfigError, match="task `toy` has no style `x`; it has none"):
+        toy(style="x")
 
 
 def test_the_same_suite_renders_the_same_requests() -> None:
