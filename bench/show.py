@@ -158,7 +158,12 @@ class LiveWatcher(PlainWatcher):
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live("", console=Console(stderr=True), refresh_per_second=4, transient=True)
+        self._live = Live(
+            "",
+            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            refresh_per_second=4,
+            transient=True,
+        )
         self._live.start()
 
     def event(self, cell: CellPlan, event: Event) -> None:
@@ -169,4 +174,4 @@ class LiveWatcher(PlainWatcher):
         self._live.stop()
 
     def _say(self, text: str) -> None:  # type: ignore[override]
-        self._live.console.print(text, highlight=False, markup=False)
+        self._live.console.print(text)

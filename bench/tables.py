@@ -42,8 +42,10 @@ class EngineState(msgspec.Struct, frozen=True):
 
 
 def console() -> Console:
-    """Without markup: `pip install '.[vllm]'` is no style."""
-    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 180)
+    """Without markup: `pip install '.[vllm]'` is no style, and a model named `a:b:c` no picture."""
+    return Console(
+        file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 180
+    )
 
 
 def show(out: Console, table: Table) -> None:

@@ -1,13 +1,21 @@
 """What a person sees of tables, on wide and on narrow terminals."""
 
+from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 from bench.cli import OK, USER_ERROR, main
+from bench.config import load_suite
+from bench.session import Wishes, prepare
+from bench.show import LiveWatcher
 from bench.tables import show
+from results.records import StepStarted
+
+Suite = Callable[..., Path]
 
 
 def shown(width: int) -> str:
@@ -42,3 +50,15 @@ def test_how_to_install_an_engine_is_shown_to_the_letter(capsys: pytest.CaptureF
 def test_a_suite_given_without_a_command_is_told_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ours.toml"]) == USER_ERROR
     assert capsys.readouterr().err == "error: No such command 'ours.toml'; to run a suite: run ours.toml (see --help)\n"
+
+
+def test_a_deployments_name_is_never_taken_for_markup(write_suite: Suite, tmp_path: Path) -> None:
+    names = {"a[/b]": {"reply": "x"}, ":smile:": {"reply": "x"}}
+    prepared = prepare(load_suite(write_suite(head="limit = 2", **names)), tmp_path, Wishes())
+    watcher = LiveWatcher(prepared.cells)
+    try:
+        for cell in prepared.cells:
+            watcher.cell(cell)
+            watcher.event(cell, StepStarted("clinical_qa_en@c1", 1))
+    finally:
+        watcher.close()
