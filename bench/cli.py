@@ -170,7 +170,8 @@ def plan(
 
     path, base = suite_path(suite)
     machine = load_host(host) if host else None
-    prepared = session.prepare(load_suite(path), base, session.Wishes(only=only, limit=limit), machine)
+    wishes = session.Wishes(only=only, limit=limit, weights_elsewhere=machine is not None)
+    prepared = session.prepare(load_suite(path), base, wishes, machine)
     if json:
         emit([c.facts for c in prepared.cells])
     else:

@@ -38,8 +38,6 @@ class Need(Struct, frozen=True, kw_only=True):
     card_bytes: float = 0.0
     """On each accelerator."""
     host_bytes: float = 0.0
-    reserved_bytes: float | None = None
-    """What the engine takes whether it needs it or not; None: only what it needs."""
 
     @property
     def total_bytes(self) -> float:
@@ -212,12 +210,12 @@ def _part_on_host(question: Question, room: Room) -> str | None:
 
 
 def _more_cards(question: Question, room: Room) -> Iterator[str]:
-    """Of the machine's own kind; on a machine without any, each size on the market that needs fewer cards than the smaller ones."""
-    if room.cards and room.card_bytes:
-        count = _fewest_cards(question, room.card_bytes)
-        if count and count > room.cards:
+    """Of the machine's own kind; without any, or where too many were needed, each size on the market that needs fewer cards than the
+    smaller ones."""
+    if room.cards and room.card_bytes and (count := _fewest_cards(question, room.card_bytes)):
+        if count > room.cards:
             yield f"{count} cards of {gib(room.card_bytes, 0)}"
-        elif count and count != question.layout.cards and not question.layer_split:
+        elif count != question.layout.cards and not question.layer_split:
             yield f"tensor_parallel_size x pipeline_parallel_size = {count} on the cards here"
         return
     best = MOST_CARDS + 1

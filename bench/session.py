@@ -59,6 +59,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     download: bool = False
     meters: Mapping[str, Any] | None = None
     """Instead of the suite's."""
+    weights_elsewhere: bool = False
+    """The plan is for another machine: what lies on this disk says nothing of it."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,18 +98,20 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     known = TASKS | lm_eval_tasks(suite.task_options(), base, wishes.download)
     data = load_tasks(suite.task_options(), known, suite.limit, suite.seed, base, wishes.download)
     machine = host or describe_host()
-    placed = (place(c, _locate(c, base, wishes.download, machine)) for c in expand(suite, data))
+    to_come = wishes.download or wishes.weights_elsewhere
+    placed = (place(c, _locate(c, base, to_come, machine)) for c in expand(suite, data))
     cells = tuple(warned(c, data, suite.profile) for c in placed)
     judging = judge.expected(suite, data)
     if judging:
-        judging = place(judging, _locate(judging, base, wishes.download, machine))
+        judging = place(judging, _locate(judging, base, to_come, machine))
     return Prepared(suite=suite, data=data, cells=cells, host=machine, base=base, meters=meters, judge=judging)
 
 
-def _locate(cell: CellPlan, base: Path, download: bool, host: Host) -> Resolved:
-    """Where the weights are and whether they fit; a model that cannot be had skips its cell and no other."""
+def _locate(cell: CellPlan, base: Path, to_come: bool, host: Host) -> Resolved:
+    """Where the weights are and whether they fit; a model that cannot be had skips its cell and no other. `to_come`: they may be missing
+    as yet."""
     try:
-        weights = models.locate(cell.deployment, base, download=download)
+        weights = models.locate(cell.deployment, base, download=to_come)
         missing = None
     except ConfigError as error:
         weights, missing = None, str(error)

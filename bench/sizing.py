@@ -385,21 +385,26 @@ def _verdict(question: Question, need: Need, room: Room, host: Host) -> str:
         return _rest_of_cards(question, need, room)
     if verdict is None:
         return f"needs {gib(need.total_bytes)}; the memory of {host.name} is not known"
-    lacking = fit.missing_bytes(need, room, layout.card_fraction)
-    sentence = f"does not fit: needs {_where(need, layout)}, {_offer(need, room)}"
-    if lacking:
-        sentence += f", {gib(lacking)} missing"
+    sentence = f"does not fit: needs {_where(need, layout)}, {_offer(need, room)}{_missing(need, room, layout)}"
     options = fit.what_would_fit(question, room)
     return f"{sentence}. " + (f"Would fit: {'; or '.join(options)}." if options else "Nothing smaller would fit.")
 
 
 def _where(need: Need, layout: Layout) -> str:
-    total = f"{gib(need.total_bytes)} ({gib(need.weight_bytes)} weights, {gib(need.cache_bytes)} cache, {gib(need.overhead_bytes)} engine)"
+    whole = _whole(need)
+    engine = whole - need.weight_bytes - need.cache_bytes
+    total = f"{gib(whole)} ({gib(need.weight_bytes)} weights, {gib(need.cache_bytes)} cache, {gib(engine)} engine)"
     if need.cards == 0:
-        return f"{total} of memory"
+        copied = f" (and fills {gib(layout.copied_bytes)} more if they are there)" if layout.copied_bytes else ""
+        return f"{total} of memory{copied}"
     share = f" at {layout.card_fraction:.0%} use" if layout.card_fraction < 1 else ""
     on_host = f" and {gib(need.host_bytes)} in the host's memory" if layout.gpu_share < 1 else ""
     return f"{total} on {need.cards} card{'s' if need.cards > 1 else ''}, {gib(need.card_bytes)} each{share}{on_host}"
+
+
+def _whole(need: Need) -> float:
+    """What the verdict is about: without the second copy of mapped weights, which gives way."""
+    return need.total_bytes if need.cards else need.host_bytes
 
 
 def _offer(need: Need, room: Room) -> str:
@@ -409,6 +414,16 @@ def _offer(need: Need, room: Room) -> str:
         return "there is no accelerator"
     size = "unknown size" if room.card_bytes is None else gib(room.card_bytes)
     return f"there are {room.cards} of {size}" if room.cards > 1 else f"there is 1 of {size}"
+
+
+def _missing(need: Need, room: Room, layout: Layout) -> str:
+    """In cards and GiB; a part that is not lacking, or not known, is left out."""
+    cards = max(0, need.cards - room.cards)
+    lacking = fit.missing_bytes(need, room, layout.card_fraction)
+    parts = [f"{cards} card{'s' if cards > 1 else ''}"] if cards else []
+    if lacking:
+        parts.append(gib(lacking))
+    return f", {' and '.join(parts)} missing" if parts else ""
 
 
 def _rest_of_cards(question: Question, need: Need, room: Room) -> str:
@@ -433,7 +448,7 @@ def _latent_note(model: Model, need: Need, layout: Layout) -> str:
             f"Decompressed keys and values are stored; a latent cache (MLA) would need {gib(need.cache_bytes / ratio)}."
         )
     other = need.cache_bytes / fit.cache_copies(shape, layout.tensor_parallel) * ratio
-    total = need.total_bytes - need.cache_bytes + other
+    total = _whole(need) - need.cache_bytes + other
     return (
         f"MLA's cache needs {gib(need.cache_bytes)}; a runtime that stores decompressed keys and values would need {gib(other)} "
         f"({gib(total)} in all, {total / 1e9:,.0f} GB)."

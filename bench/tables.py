@@ -14,8 +14,12 @@ from bench.config import Nightly
 from results.store import RunDir
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.plan import CellPlan
     from bench.session import Prepared
     from hardware import Measurable
+    from results.records import CellFacts
 
 ENGINES = {
     "llama_cpp": ("llama_cpp", "pip install -e '.[llama-cpp]'"),
@@ -90,16 +94,14 @@ def print_plan(prepared: "Prepared") -> None:
             str(len(cell.steps)),
             str(sum(s.facts.samples for s in cell.steps)),
             gib(expected.total_bytes),
-            "skipped" if facts.skipped else {True: "yes", False: "no", None: "unknown"}[expected.fits],
+            _verdict(facts),
             "unknown" if ceiling is None else f"{ceiling:.0f} tok/s",
             "unknown" if seconds is None else f"{seconds / 60:.1f} min",
         )
     out = console()
     show(out, table)
-    for cell in (*prepared.cells, *judging):
-        said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
-        for sentence in dict.fromkeys(filter(None, said)):
-            out.print(f"{cell.facts.deployment}: {sentence}")
+    for sentence, cells in _sentences((*prepared.cells, *judging)).items():
+        out.print(f"{', '.join(cells)}: {sentence}")
     if prepared.suite.stopping:
         out.print(_stopping(prepared))
     searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
@@ -112,6 +114,22 @@ def print_plan(prepared: "Prepared") -> None:
         )
     if prepared.suite.profile == "nightly" or prepared.suite.nightly != Nightly():
         out.print(_night(prepared))
+
+
+def _verdict(facts: "CellFacts") -> str:
+    """Whether it fits; one that would and is not run all the same lacks its weights, and the sentence below says so."""
+    told = {True: "yes", False: "no", None: "unknown"}[facts.prediction.fits]
+    return f"{told}, skipped" if facts.skipped and told != "no" else told
+
+
+def _sentences(cells: "Sequence[CellPlan]") -> dict[str, list[str]]:
+    """What is said of the cells, each sentence once with those that it holds for."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        said = (cell.facts.skipped, cell.facts.prediction.advice, *cell.facts.warnings)
+        for sentence in dict.fromkeys(filter(None, said)):
+            found.setdefault(sentence, []).append(cell.facts.deployment)
+    return found
 
 
 def _stopping(prepared: "Prepared") -> str:

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bedside" / "tests"
 """The user's own, read before a test gets a cache of its own."""
+GROUP = 64
+"""Weights of an int4 group: the largest of the usual sizes that divides this model's 576."""
 
 
 def transformers_python() -> str:
@@ -41,6 +44,11 @@ def smollm2_folder() -> Path:
 def rounded_folder() -> Path:
     """The same in float32 after every row of every linear layer but the output was rounded to 8 bits by hand."""
     return _made("smollm2-f32-rounded", "round_rows", smollm2_folder)
+
+
+def grouped_folder() -> Path:
+    """The same with groups of 64 weights of a row rounded to 4 bits by hand, between their least and their greatest."""
+    return _made("smollm2-f32-grouped", "round_groups", smollm2_folder)
 
 
 def _made(name: str, how: str, source: Callable[[], Path]) -> Path:
@@ -75,17 +83,42 @@ def convert(gguf: Path, folder: Path) -> None:
 
 def round_rows(source: Path, folder: Path) -> None:
     """By output channel, -128 to 127. A row's largest weight is a tie (127.5): which way it falls depends on multiplying by `1 / step`."""
+
+    def rounded(weight: Any) -> Any:
+        step = weight.abs().amax(-1, keepdim=True) / 127.5
+        return (weight * (1 / step)).round().clamp(-128, 127) * step
+
+    _rounded(source, folder, rounded)
+
+
+def round_groups(source: Path, folder: Path) -> None:
+    """16 levels from a group's least weight to its greatest; the engine writes them as -8 to 7 around the ninth."""
+
+    def rounded(weight: Any) -> Any:
+        groups = weight.unflatten(-1, (-1, GROUP))
+        least, greatest = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+        step = (greatest - least) / 15
+        middle = least + 8 * step
+        level = ((groups - (middle - 8 * step)) / step).round().clamp(0, 15)
+        return ((level - 8) * step + middle).flatten(-2)
+
+    _rounded(source, folder, rounded)
+
+
+def _rounded(source: Path, folder: Path, rounded: Callable[[Any], Any]) -> None:
+    """Every linear layer but the output."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear) and name != "lm_head":
-            step = layer.weight.data.abs().amax(-1, keepdim=True) / 127.5
-            layer.weight.data = (layer.weight.data * (1 / step)).round().clamp(-128, 127) * step
+            layer.weight.data = rounded(layer.weight.data)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
+HOW = {"convert": convert, "round_rows": round_rows, "round_groups": round_groups}
+
 if __name__ == "__main__":
-    {"convert": convert, "round_rows": round_rows}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    HOW[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
