@@ -12,7 +12,7 @@ that order, and a step waits until every slot has its context: what shares a bat
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic_ns
 from typing import Literal
@@ -56,6 +56,28 @@ class Batcher:
             if self._dead is not None:
                 raise self._dead
             self._inbox.put(job)
+
+    def stream(self, job: Writing) -> Iterator[Chunk]:
+        """Its text as it appears; who stops listening has cancelled it. Raises what failed it."""
+        self.submit(job)
+        try:
+            while True:
+                chunk = job.chunks.get()
+                if isinstance(chunk, BaseException):
+                    raise chunk
+                yield chunk
+                if chunk.finish:
+                    return
+        finally:
+            job.cancelled = True
+
+    def rank(self, job: Comparing) -> Ranking:
+        """Raises what failed it."""
+        self.submit(job)
+        done = job.done.get()
+        if isinstance(done, BaseException):
+            raise done
+        return done
 
     def close(self) -> None:
         """End the thread; jobs that are not finished fail."""

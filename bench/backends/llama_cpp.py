@@ -89,27 +89,11 @@ class LlamaCppBackend:
         )
 
     def stream(self, request: Request) -> Iterator[Chunk]:
-        job = self._writing(request)
-        self._batcher.submit(job)
-        try:
-            while True:
-                chunk = job.chunks.get()
-                if isinstance(chunk, BaseException):
-                    raise chunk
-                yield chunk
-                if chunk.finish:
-                    return
-        finally:
-            job.cancelled = True
+        return self._batcher.stream(self._writing(request))
 
     def rank(self, request: RankRequest) -> Ranking:
         self._must_be_open()
-        job = comparing(self._model, request, self._settings.context)
-        self._batcher.submit(job)
-        done = job.done.get()
-        if isinstance(done, BaseException):
-            raise done
-        return done
+        return self._batcher.rank(comparing(self._model, request, self._settings.context))
 
     def close(self) -> None:
         """End the thread and free the memory; later requests fail."""

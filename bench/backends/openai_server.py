@@ -1,7 +1,8 @@
 """Any server that speaks OpenAI's chat or completions API: vLLM, SGLang, llama-server, Ollama, MindIE, an appliance.
 
 - `chat`: the server applies the model's template. A prefill is sent as an assistant turn to be continued, with vLLM's and SGLang's
-  `continue_final_message`; llama-server and Ollama continue a last assistant turn by themselves.
+  `continue_final_message`; llama-server and Ollama continue a last assistant turn by themselves. llama-server refuses one (HTTP 400) where
+  its template can switch thinking off: `extra_body = { chat_template_kwargs = { enable_thinking = false } }` there.
 - `completions`: no template is applied; turns are joined by an empty line and the prefill follows. For base models.
 - Sampling beyond temperature, top-p, seed and stop strings (top-k, min-p, repetition penalties) is the server's own default unless
   `extra_body` names it; its keys go over ours. llama-cpp-python's defaults are not neutral: `{top_k = 0, min_p = 0, repeat_penalty = 1}`.
@@ -100,7 +101,7 @@ class OpenAIServerBackend:
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         path, body = self._asked(request)
-        reply = Reply()
+        reply = Reply(prompt=body["prompt"] if isinstance(body.get("prompt"), str) else "")
         try:
             for event in self.server.events(path, body):
                 yield from reply.read(event)

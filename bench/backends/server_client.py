@@ -6,6 +6,8 @@ repeat the request, so that a prompt cannot reach the disk through an error.
 
 import ipaddress
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
@@ -22,6 +24,8 @@ MAX_REPLY_BYTES = 64 << 20
 MAX_ERROR_BYTES = 64 << 10
 SIDE_TIMEOUT_S = 2.0
 """For facts beside the measurement (`/metrics`, `/version`)."""
+FINISH_S = 1.0
+"""For the end of a stream behind its `[DONE]`."""
 QUOTED_CHARACTERS = 200
 REPEATED_CHARACTERS = 12
 """So many characters in a row that a server's words share with the request count as a repetition of it."""
@@ -99,9 +103,11 @@ class Server:
             with self._request(path, content) as response:
                 self._check(response, body)
                 _check_kind(response)
-                for data in response.iter_bytes():
+                body_bytes = response.iter_bytes()
+                for data in body_bytes:
                     for event in stream.feed(data):
                         if event == "[DONE]":
+                            _finish(response, body_bytes)
                             return
                         self._stalled_at = None
                         yield event
@@ -186,6 +192,21 @@ def decoded(reply: bytes, kind: type[Form]) -> Form:
         return msgspec.json.decode(reply, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BackendError("the server's reply is not of the API's form") from None
+
+
+def _finish(response: httpx.Response, rest: Iterator[bytes]) -> None:
+    """Read to the end of a body whose answer is whole, else its connection is thrown away and the next answer's time to the first token
+    has a new handshake in it. A server that does not end it soon is left."""
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+    watch = threading.Timer(FINISH_S, connection.shutdown, (socket.SHUT_RDWR,))
+    watch.start()
+    try:
+        for _ in rest:
+            pass
+    except httpx.HTTPError:
+        pass  # the answer is whole all the same
+    finally:
+        watch.cancel()
 
 
 def _checked(base_url: str, remote: bool) -> httpx.URL:

@@ -1,7 +1,8 @@
 """One streamed answer of an OpenAI-compatible server, chat or completions, from its events to `Chunk`s.
 
 The forms differ by server: reasoning as `reasoning` or `reasoning_content` (vLLM sends both for a while: it is the same text), token
-ids where asked for (vLLM), `timings` (llama-server), `metrics` (vLLM with --enable-per-request-metrics), usage in an event of its own.
+ids where asked for (vLLM), `timings` (llama-server), `metrics` (vLLM with --enable-per-request-metrics), `prefill_time` and
+`decode_time_arr` (MindIE), usage in an event of its own.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ Count = Annotated[int, Meta(ge=0)]
 Finish = Literal["stop", "length"]
 Value = TypeVar("Value", int, float)
 
+REPEATED_CHARACTERS = 20
+"""A shorter prompt could well be repeated by the model itself."""
 FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 """The last two are text-generation-inference's. Any other reason means that the answer is not whole."""
 
@@ -44,12 +47,15 @@ class _OutputDetails(Struct):
 
 
 class ServerUsage(Struct):
+    """`reasoning_tokens`: SGLang's, 0 where its server does not part them."""
+
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: Count | None = None
     """DeepSeek's own API."""
+    reasoning_tokens: Count | None = None
 
 
 class _Timings(Struct):
@@ -75,6 +81,10 @@ class _Event(Struct):
     timings: _Timings | None = None
     metrics: _Metrics | None = None
     prompt_token_ids: list[int] | None = None
+    prefill_time: float | None = None
+    """MindIE, milliseconds."""
+    decode_time_arr: list[float] | None = None
+    """MindIE, milliseconds of each further token."""
     error: Any = None
 
 
@@ -88,7 +98,10 @@ class ServerSaid(Exception):
 class Reply:
     """Folds the events of one answer; `read` gives the chunks of an event, `last` the closing one."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompt: str = "") -> None:
+        """`prompt`: the text that a completions server must not send back."""
+        self._prompt = prompt if len(prompt) >= REPEATED_CHARACTERS else ""
+        self._begun = ""
         self._finish: str | None = None
         self._usage: ServerUsage | None = None
         self._timings = _Timings()
@@ -111,11 +124,15 @@ class Reply:
         self._usage = decoded.usage or self._usage
         self._timings = decoded.timings or self._timings
         self._metrics = decoded.metrics or self._metrics
+        if decoded.prefill_time is not None:
+            decode_ms = None if decoded.decode_time_arr is None else sum(decoded.decode_time_arr)
+            self._metrics = _Metrics(time_to_first_token_ms=decoded.prefill_time, generation_time_ms=decode_ms)
         if decoded.prompt_token_ids is not None:
             self._prompt_ids = len(decoded.prompt_token_ids)
         for choice in decoded.choices or ():
-            if choice.index == 0:
-                yield from self._choice(choice)
+            if choice.index != 0:  # the usage would count both
+                raise BackendError("the server sends more than one answer to a request")
+            yield from self._choice(choice)
 
     def last(self) -> Chunk:
         """Raises `BackendError` when the stream ended early or for another reason than `stop` or `length`."""
@@ -138,12 +155,20 @@ class Reply:
             self._output_ids = None if ids is None or self._output_ids is None else self._output_ids + len(ids)
         elif ids and self._output_ids is not None:
             self._output_ids += len(ids)
+        self._refuse_echo(text)
         tokens = len(ids) if ids is not None else int(bool(thought or text))
         if thought:
             yield Chunk(text=thought, tokens=tokens, counted=ids is not None and not text, channel="reasoning")
             tokens = 0
         if text or tokens:
             yield Chunk(text=text, tokens=tokens, counted=ids is not None)
+
+    def _refuse_echo(self, text: str) -> None:
+        """An answer that begins with the whole prompt is the server's echo: its first token would come before any was made."""
+        if self._prompt and len(self._begun) < len(self._prompt):
+            self._begun += text
+            if self._begun.startswith(self._prompt):
+                raise BackendError("the server repeats the prompt before its answer; switch its echo off")
 
     def _counts(self) -> Usage:
         """What was told, best source first; a number of chunks is never a number of tokens."""
@@ -157,7 +182,9 @@ class Reply:
             prompt_tokens=usage.prompt_tokens or self._prompt_ids or _prompt_of(timings),
             cached_tokens=cached,
             output_tokens=told if told is not None else counted,
-            think_tokens=(usage.completion_tokens_details or _OutputDetails()).reasoning_tokens,
+            think_tokens=_first(
+                (usage.completion_tokens_details or _OutputDetails()).reasoning_tokens, usage.reasoning_tokens or None
+            ),
             source="engine" if told is None and counted else "usage",
             prefill_ms=_first(timings.prompt_ms, metrics.time_to_first_token_ms),
             decode_ms=_first(timings.predicted_ms, metrics.generation_time_ms),

@@ -5,6 +5,7 @@ means: its cache object, and its attention function (the library's attention int
 keys and values of every head, or for MLA the compressed latents where the library caches those. torch is handed in.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,6 +149,8 @@ class TorchDecoder:
         self.cells, self.batch, self.sequences = cells, batch, sequences
         self.is_end, self.piece = tokens.is_end, tokens.piece
         self._table = CellTable(cells)
+        named = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in named else "past_key_values"  # renamed in transformers 5.24
         self._device = model.get_input_embeddings().weight.device
         self.gpus = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
         self._output_of: dict[int, int] = {}
@@ -165,9 +168,9 @@ class TorchDecoder:
             logits = self._model(
                 input_ids=row,
                 position_ids=positions,
-                past_key_values=self._attention,
                 use_cache=True,
                 logits_to_keep=torch.from_numpy(step.outputs),
+                **{self._cache_name: self._attention},
             ).logits[0]
             self._logits = logits.float()
             for gpu in self.gpus:

@@ -7,6 +7,7 @@ repository is run, no pickled weights are read, nothing is downloaded.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ BATCH_CPU, BATCH_GPU = 512, 2048
 """Most tokens of one step: more hardly raises the speed and delays the answers that are being written."""
 BRANCHES_FOR_SLOT = 8
 GROUP_SIZES = (128, 64, 32)
+ROUTER = re.compile(r"\.(gate|router)\.weight$")
 SEED = 1
 LOADING_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, AssertionError)
 """What the library raises for files that it cannot use."""
@@ -54,7 +56,6 @@ class TransformersBackend:
 
         self._torch, self._settings = torch, settings
         self.max_concurrency = settings.slots
-        self._closed = False
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._device = _device(torch, settings.device)
@@ -169,26 +170,10 @@ class TransformersBackend:
         )
 
     def stream(self, request: Request) -> Iterator[Chunk]:
-        job = self._writing(request)
-        self._batcher.submit(job)
-        try:
-            while True:
-                chunk = job.chunks.get()
-                if isinstance(chunk, BaseException):
-                    raise chunk
-                yield chunk
-                if chunk.finish:
-                    return
-        finally:
-            job.cancelled = True
+        return self._batcher.stream(self._writing(request))
 
     def rank(self, request: RankRequest) -> Ranking:
-        job = comparing(self._tokens, request, self._settings.context)
-        self._batcher.submit(job)
-        done = job.done.get()
-        if isinstance(done, BaseException):
-            raise done
-        return done
+        return self._batcher.rank(comparing(self._tokens, request, self._settings.context))
 
     def close(self) -> None:
         """End the thread; later requests fail."""
@@ -267,12 +252,19 @@ def _load(torch: Any, settings: TransformersSettings, device: str, attention: Pa
     transformers.utils.logging.disable_progress_bar()
     transformers.AttentionInterface.register(ATTENTION, attention.attend)
     dtype = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    if settings.quantise_on_load == "int4" and dtype == "auto":
-        dtype = torch.bfloat16  # the only type for which CPUs and GPUs both have a fast kernel
+    if settings.quantise_on_load in ("int4", "fp8") and dtype == "auto":
+        dtype = (
+            torch.bfloat16
+        )  # int4: the only type with a fast kernel on CPUs and GPUs; fp8 by rows: the only one at all
     if settings.synthetic_config is not None:
         model = _random_model(torch, transformers, settings, device, dtype)
     else:
         model = _stored_model(transformers, settings, device, dtype)
+    if settings.quantise_on_load and (left := _not_quantised(model)):
+        raise BackendError(
+            f'quantise_on_load = "{settings.quantise_on_load}" leaves {len(left)} matrices of {type(model).__name__} as they are, '
+            f"such as {left[0]}; leave it out, or use weights that are quantised already"
+        )
     if strays := {str(place) for place in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk"} - {device}:
         raise BackendOutOfMemory(f"the model does not fit the GPUs: layers were put on {', '.join(sorted(strays))}")
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -323,7 +315,8 @@ def _random_model(torch: Any, transformers: Any, settings: TransformersSettings,
             raise BackendError("bitsandbytes quantises while it loads files; random weights can be int8, int4 or fp8")
         from torchao.quantization import quantize_
 
-        quantize_(model, wanted.quant_type)
+        output = model.get_output_embeddings()  # stays as it is when files are loaded, and so here
+        quantize_(model, wanted.quant_type, filter_fn=lambda m, _: isinstance(m, torch.nn.Linear) and m is not output)
     return model
 
 
@@ -397,14 +390,39 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     return [int(i) for value in told if value is not None for i in (value if isinstance(value, list) else [value])]
 
 
+def _not_quantised(model: Any) -> list[str]:
+    """Matrices that are still plain numbers, embedding, output and the choice of experts aside: quantisers look for linear layers, and a
+    library may keep experts otherwise. A label over such a model would be untrue."""
+    kept = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None}
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if weight.dim() > 1
+        and weight.is_floating_point()
+        and not hasattr(weight, "__tensor_flatten__")
+        and id(weight) not in kept
+        and not ROUTER.search(name)
+    ]
+
+
 def _count(model: Any) -> tuple[int, int]:
     """Parameters and their bytes in memory, those of packed formats and of their scales included; shared ones once."""
     elements = size = 0
     for parameter in model.parameters():
         packed = getattr(parameter, "quant_state", None)  # bitsandbytes: two weights in a byte
         elements += packed.shape.numel() if packed is not None else parameter.numel()
-        size += sum(part.element_size() * part.numel() for part in _parts(parameter))
+        size += sum(part.element_size() * part.numel() for part in (*_parts(parameter), *_scales(parameter)))
     return elements, size
+
+
+def _scales(parameter: Any) -> Iterator[Any]:
+    """What bitsandbytes keeps beside a matrix: at 8 bits a scale a row, at 4 bits one for 64 weights, perhaps quantised once more."""
+    if (rows := getattr(parameter, "SCB", None)) is not None:
+        yield rows
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (part for part in (state.absmax, state.code, state.offset) if part is not None)
+        state = state.state2
 
 
 def _parts(tensor: Any) -> Iterator[Any]:

@@ -17,9 +17,10 @@ Piece = bytes | str
 
 class Reply:
     def __init__(
-        self, *pieces: Piece, status: int = 200, kind: str = "text/event-stream", chunked: bool = True
+        self, *pieces: Piece, status: int = 200, kind: str = "text/event-stream", chunked: bool = True, **headers: str
     ) -> None:
-        self.pieces, self.status, self.kind, self.chunked = pieces, status, kind, chunked
+        """Headers with underscores for hyphens."""
+        self.pieces, self.status, self.kind, self.chunked, self.headers = pieces, status, kind, chunked, headers
 
 
 Answer = Reply | Callable[[dict[str, Any]], Reply]
@@ -33,9 +34,10 @@ class _Http(ThreadingHTTPServer):
 
 
 class HostileServer:
-    """`answers` by path; `seen` holds (path, headers, body) of every POST."""
+    """`answers` by path; `seen` holds (path, headers, body) of every POST, `ports` where each came from."""
 
     def __init__(self, port: int = 0) -> None:
+        self.ports: list[int] = []
         self.answers: dict[str, Answer] = {"/v1/models": as_json({"data": [{"id": "m"}]})}
         self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.closing = threading.Event()
@@ -96,6 +98,7 @@ def _handler(server: HostileServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.seen.append((self.path, dict(self.headers), body))
+            server.ports.append(self.client_address[1])
             self._answer(body)
 
         def _answer(self, body: dict[str, Any]) -> None:
@@ -109,6 +112,8 @@ def _handler(server: HostileServer) -> type[BaseHTTPRequestHandler]:
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.kind)
+            for name, value in reply.headers.items():
+                self.send_header(name.replace("_", "-"), value)
             self.send_header(*(("Transfer-Encoding", "chunked") if reply.chunked else ("Connection", "close")))
             self.end_headers()
             self.close_connection = not reply.chunked

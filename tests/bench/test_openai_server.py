@@ -1,6 +1,7 @@
 """The OpenAI-compatible engine, against servers that behave and servers that do not: an error or a correct count, never a wrong number."""
 
 import contextlib
+import gzip
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -179,6 +180,14 @@ def test_an_answer_without_done_is_whole_when_it_has_a_finish_reason(server: Hos
         ((b"data: \xff\n\n",), "URL: an event is not valid UTF-8"),
         ((b"data: " + b"x" * (1 << 20),), "URL: a line is longer than 1048576 bytes"),
         (
+            (delta(content="a"), event({"choices": [{"index": 1, "delta": {"content": "b"}}]})),
+            "the server sends more than one answer to a request",
+        ),
+        (
+            (delta(None, content="a"), delta(None), usage(2, 1), DONE),
+            "the stream ended without a finish reason, after 1 pieces of text",
+        ),
+        (
             (delta("content_filter", content="a"), DONE),
             "the server ended the answer with finish reason 'content_filter'",
         ),
@@ -258,10 +267,74 @@ def test_an_answer_that_is_no_stream_is_an_error(server: HostileServer) -> None:
         list(engine.stream(request()))
 
 
-def test_a_redirect_is_not_followed(server: HostileServer) -> None:
-    server.answers[CHAT] = Reply(status=307)
-    with backend(server) as engine, pytest.raises(BackendError, match="HTTP 307"):
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(server: HostileServer, status: int) -> None:
+    with hostile_server() as elsewhere:
+        server.answers[CHAT] = Reply(status=status, Location=elsewhere.url + "/chat/completions")
+        with backend(server) as engine, pytest.raises(BackendError, match=f"HTTP {status}"):
+            list(engine.stream(request()))
+        assert elsewhere.seen == []
+
+
+def test_the_next_answer_comes_over_the_same_connection(server: HostileServer) -> None:
+    server.answers[CHAT] = Reply(delta("stop", content="A"), usage(1, 1), DONE)
+    with backend(server) as engine:
+        for _ in range(3):
+            list(engine.stream(request()))
+    assert len(set(server.ports)) == 1
+
+
+def test_a_server_that_says_done_and_does_not_end_is_left(server: HostileServer) -> None:
+    told = chunks(server, delta("stop", content="A"), usage(1, 1), DONE, STALL, stall_timeout_s=60.0)
+    assert told[-1].usage == Usage(prompt_tokens=1, output_tokens=1, source="usage")
+
+
+def test_an_answer_that_is_packed_or_has_other_line_ends_is_the_same(server: HostileServer) -> None:
+    events = delta(content="心") + b": a comment\n\n" + delta("stop", content="脏") + usage(3, 2) + DONE
+    plain = chunks(server, events)
+    server.answers[CHAT] = Reply(gzip.compress(events), Content_Encoding="gzip")
+    with backend(server) as engine:
+        assert list(engine.stream(request())) == plain
+    assert chunks(server, *(bytes([byte]) for byte in events.replace(b"\n", b"\r\n"))) == plain
+
+
+def test_an_answer_that_cannot_be_unpacked_is_an_error(server: HostileServer) -> None:
+    server.answers[CHAT] = Reply(b"no gzip at all", Content_Encoding="gzip")
+    with backend(server) as engine, pytest.raises(BackendError, match=r"the reply cannot be read \(DecodingError\)"):
         list(engine.stream(request()))
+
+
+def test_a_prompt_that_comes_back_is_no_answer(server: HostileServer) -> None:
+    text = "How many chambers has the heart?"
+    server.answers["/v1/completions"] = Reply(
+        event({"choices": [{"text": text[:9]}]}), event({"choices": [{"text": text[9:]}]})
+    )
+    with backend(server, api="completions") as engine, pytest.raises(BackendError, match="repeats the prompt"):
+        list(engine.stream(request(text=text)))
+
+
+def test_times_of_mindie_are_read(server: HostileServer) -> None:
+    """As in the streams of its documentation: milliseconds, beside the usage of the last event."""
+    last = {
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}],
+        "prefill_time": 200,
+        "decode_time_arr": [56, 28],
+    }
+    told = chunks(
+        server, delta(content="a b"), event({**last, "usage": {"prompt_tokens": 4, "completion_tokens": 3}}), DONE
+    )
+    assert told[-1].usage == Usage(prompt_tokens=4, output_tokens=3, source="usage", prefill_ms=200.0, decode_ms=84.0)
+
+
+@pytest.mark.parametrize(("told", "known"), [(5, 5), (0, None)])
+def test_thinking_tokens_of_sglang_are_read_and_none_is_unknown(
+    server: HostileServer, told: int, known: int | None
+) -> None:
+    said = chunks(
+        server, delta(reasoning_content="well"), delta("stop", content="A"), usage(4, 6, reasoning_tokens=told), DONE
+    )
+    assert said[-1].usage is not None
+    assert said[-1].usage.think_tokens == known
 
 
 def test_failed_requests_are_records_and_the_others_go_on(server: HostileServer) -> None:
