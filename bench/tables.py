@@ -14,8 +14,6 @@ from bench.config import Nightly
 from results.store import RunDir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bench.plan import CellPlan
     from bench.session import Prepared
     from hardware import Measurable

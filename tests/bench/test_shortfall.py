@@ -93,6 +93,31 @@ def test_plan_and_the_start_of_a_run_say_it(
     assert said.index("good: shorter than profile `nightly` asks") < said.index("cell 1/1 good")
 
 
+def test_a_described_machine_is_judged_without_weights_and_each_sentence_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host = str(Path(__file__).parents[2] / "hardware" / "hosts" / "h20-96g-x8.toml")
+    assert main(["plan", "deepseek-671b", "--host", host, "--only", "r1-*fp8*"]) == OK
+    said = " ".join(capsys.readouterr().out.split())
+    assert "r1-fp8 │ vllm │ 8 │ 2848 │ 660.08 GiB │ yes │" in said
+    assert "r1-fp8-2x8 │ vllm │ 8 │ 2848 │ 676.08 GiB │ no │" in said
+    assert "r1-fp8, r1-0528-fp8: The cache has room for 3 requests of 32,768 tokens." in said
+    assert "8 cards missing" in said
+    assert "is not on this disk" not in said
+
+
+def test_a_cell_that_fits_and_lacks_its_weights_says_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'name = "t"\ntasks = ["speed"]\n[[deployments]]\nname = "d"\nbackend = "llama_cpp"\n'
+        'model = "hf:nobody/SmolLM2-135M-Instruct-GGUF"\nfile = "SmolLM2-135M-Instruct.F16.gguf"\n'
+    )
+    assert main(["plan", str(suite)]) == OK
+    said = " ".join(capsys.readouterr().out.split())
+    assert "│ yes, skipped │" in said
+    assert "d: hf:nobody/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.F16.gguf is not on this disk" in said
+
+
 def test_a_night_is_its_blocks_and_the_probe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     suite = tmp_path / "suite.toml"
     suite.write_text(

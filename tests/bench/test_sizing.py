@@ -154,6 +154,7 @@ def test_r1_in_fp8_fits_eight_cards_of_96_gib_and_not_of_80():
         "does not fit: needs 660.1 GiB (626.9 GiB weights, 17.2 GiB cache, 16.0 GiB engine) on 8 cards"
     )
     assert "16 cards of 80 GiB" in narrow.advice
+    assert "there are 8 of 80.0 GiB, 84.1 GiB missing" in narrow.advice
 
 
 def test_a_machine_without_accelerators_is_told_how_many_of_which_size():
@@ -162,7 +163,23 @@ def test_a_machine_without_accelerators_is_told_how_many_of_which_size():
     assert found.seconds is None
     assert found.decode_tokens_per_s_ceiling is None
     assert "there is no accelerator" in found.advice
-    assert "645.1 GiB missing. Would fit: 16 cards of 48 GiB; or 8 cards of 96 GiB." in found.advice
+    assert "8 cards and 645.1 GiB missing. Would fit: 16 cards of 48 GiB; or 8 cards of 96 GiB." in found.advice
+
+
+def test_cards_of_which_too_many_were_needed_are_answered_with_larger_ones():
+    found = predicted(machine(1, 24), vllm("hf:deepseek-ai/DeepSeek-R1", tensor_parallel_size=8))
+    assert "there is 1 of 24.0 GiB, 7 cards and 623.5 GiB missing. Would fit: 16 cards of 48 GiB;" in found.advice
+
+
+def test_a_second_copy_that_gives_way_is_not_what_is_missing():
+    found = predicted(machine(memory_gib=20), llama("file:DeepSeek-R1-Distill-Llama-70B-Q4_K_M.gguf", context=2048))
+    assert found.total_bytes is not None
+    assert found.total_bytes / GIB > 60
+    assert (
+        "needs 40.5 GiB (39.6 GiB weights, 0.6 GiB cache, 0.3 GiB engine) of memory (and fills 30.6 GiB more"
+        in found.advice
+    )
+    assert "20.0 GiB are free, 20.5 GiB missing" in found.advice
 
 
 def test_what_does_not_fit_names_quantisation_context_and_cards_that_would():

@@ -47,7 +47,7 @@ def rounded_folder() -> Path:
 
 
 def grouped_folder() -> Path:
-    """The same with groups of 64 weights of a row rounded to 4 bits by hand, between their least and their greatest."""
+    """The same with groups of 64 weights of a row rounded to 4 bits by hand, between their least and their greatest, all in bfloat16."""
     return _made("smollm2-f32-grouped", "round_groups", smollm2_folder)
 
 
@@ -92,10 +92,10 @@ def round_rows(source: Path, folder: Path) -> None:
 
 
 def round_groups(source: Path, folder: Path) -> None:
-    """16 levels from a group's least weight to its greatest; the engine writes them as -8 to 7 around the ninth."""
+    """16 levels from a group's least weight to its greatest; the engine counts them from -8 to 7 and keeps the one that is 0."""
 
     def rounded(weight: Any) -> Any:
-        groups = weight.unflatten(-1, (-1, GROUP))
+        groups = weight.bfloat16().unflatten(-1, (-1, GROUP))
         least, greatest = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
         step = (greatest - least) / 15
         middle = least + 8 * step
@@ -113,7 +113,7 @@ def _rounded(source: Path, folder: Path, rounded: Callable[[Any], Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear) and name != "lm_head":
-            layer.weight.data = rounded(layer.weight.data)
+            layer.weight.data = rounded(layer.weight.data).float()
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
