@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from msgspec import structs
 
 from results.paired import (
     Comparison,
@@ -18,6 +19,7 @@ from results.paired import (
     mcnemar_mid_p,
     non_inferiority,
     pair,
+    t_test,
     tango,
 )
 from results.stats import Interval, Item
@@ -141,3 +143,38 @@ def test_holm_and_benjamini_hochberg_by_hand() -> None:
     assert benjamini_hochberg({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.04, "c": 0.04})
     assert holm({}) == {}
     assert benjamini_hochberg({}) == {}
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        pairs([1.0, 1.0, 1.0], [0.0, 0.0, 0.0], list("aab")),
+        pairs([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], list("aab")),
+        pairs([0.5, 0.75], [0.25, 0.5], repeated=True),
+        pairs([0.5, 0.75], [0.25, 0.5]),
+        pairs([0.5, 0.6], [0.5, 0.6]),
+    ],
+)
+def test_equal_differences_of_two_clusters_prove_nothing(alike: Pairs) -> None:
+    found = compare(alike)
+    assert found.p_value is not None
+    assert found.p_value >= 0.5
+    assert found.difference.lo is not None
+    assert found.difference.hi is not None
+    assert found.difference.lo < 0
+    assert found.difference.hi - found.difference.lo > 0.5
+
+
+def test_clusters_take_evidence_away_and_never_add_any() -> None:
+    """Four discordant items of 400, two of the others the same question: t alone would call it significant."""
+    alone = counts(both=396, only_first=4, only_second=0)
+    shared = structs.replace(alone, clusters=("0", "0", *alone.ids[2:]))
+    assert t_test(shared) == pytest.approx(0.0457, abs=0.001)
+    found, single = compare(shared), compare(alone)
+    assert found.p_value == single.p_value == pytest.approx(0.0625)
+    assert (found.difference.lo or 0) <= (single.difference.lo or 0)
+    assert (found.difference.hi or 0) >= (single.difference.hi or 0)
+
+
+def test_few_graded_pairs_have_a_t_interval() -> None:
+    assert compare(pairs([0.5, 0.6, 0.7, 0.5], [0.4, 0.55, 0.7, 0.2])).difference.method == "t"

@@ -163,3 +163,33 @@ def test_sample_sizes_are_the_published_ones() -> None:
 )
 def test_detectable_differences_are_the_published_ones(n: int, psi: float, points: float) -> None:
     assert 100 * detectable_difference(n, psi) == pytest.approx(points, abs=0.05)
+
+
+def test_few_answers_that_happen_to_agree_are_not_taken_for_many() -> None:
+    """Three items of four yes/no answers each, all with two right: at most twelve independent answers, not thousands."""
+    found = score_interval([Item("a", "a", 0.5, 4), Item("b", "b", 0.5, 4), Item("c", "c", 0.75, 4)])
+    assert found.lo is not None
+    assert found.hi is not None
+    assert found.hi - found.lo > 0.5
+    capped, free = (
+        wilson_clustered([0.5, 0.5, 0.51], ["a", "b", "c"], outcomes=12),
+        wilson_clustered([0.5, 0.5, 0.51], ["a", "b", "c"]),
+    )
+    assert (free.hi or 0) - (free.lo or 0) < 0.03
+    assert (capped.hi or 0) - (capped.lo or 0) > 0.5
+
+
+@pytest.mark.parametrize("items", [[Item("a", "x", 0.7, 1), Item("b", "x", 0.7, 1), Item("c", "y", 0.7, 1)]])
+def test_graded_items_in_clusters_that_are_all_equal_have_a_width(items: list[Item]) -> None:
+    found = score_interval(items)
+    assert found.n == 2
+    assert found.lo is not None
+    assert found.hi is not None
+    assert found.hi - found.lo > 0.5
+
+
+def test_a_bootstrap_of_few_notes_gives_way_to_t() -> None:
+    assert bootstrap_mean([0.2, 0.4, 0.9]).method == "t"
+    assert bootstrap_mean([i / 20 for i in range(20)]).method == "bca"
+    one = score_interval([Item("a", "a", 0.7, 1)])
+    assert (one.value, one.lo, one.hi) == (0.7, None, None)
