@@ -134,7 +134,8 @@ class PlainWatcher(Watcher):
                 seconds = (event.time_ns - self._began[event.step]) / 1e9
                 left = self._state.left_s()
                 rest = f", about {left:.0f} s left" if left is not None else ""
-                self._say(f"  {event.step}: {self._state.step_done} samples in {seconds:.1f} s{rest}")
+                early = f", ended early: {event.stopped.decision}" if event.stopped else ""
+                self._say(f"  {event.step}: {self._state.step_done} samples in {seconds:.1f} s{early}{rest}")
             case MemoryProbed(smallest_bytes=int(smallest)):
                 self._say(f"  smallest memory that works: {smallest / 2**20:.0f} MiB ({event.limit})")
             case MemoryProbed():

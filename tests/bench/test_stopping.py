@@ -153,11 +153,14 @@ def test_the_rule_takes_its_window_from_the_profile() -> None:
     assert (own.window_s, own.window_requests, own.window_requests_per_slot) == (5.0, 0, 0)
 
 
-def test_a_run_ends_steps_early_and_goes_on_with_the_others(write_suite: Suite, tmp_path: Path) -> None:
+def test_a_run_ends_steps_early_and_goes_on_with_the_others(
+    write_suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tasks = QUESTIONS + '[tasks.clinical_qa_zh]\nscoring = "generate"\n[tasks.note_summary_en]\nlimit = 4\n' + STOPPING
     suite = write_suite(tasks=tasks, worse={"reply": NOTHING}, whole={"reply": "Answer: A"})
     status, folder = run(suite, tmp_path / "runs")
     assert status == OK
+    assert capsys.readouterr().err.count("ended early: different") == 2
     assert [c.deployment for c in folder.manifest().cells] == ["whole", "worse"]  # the baseline first
     worse = ends(cells(folder)["worse"])
     assert {name: e.stopped.decision if e.stopped else None for name, e in worse.items()} == {
