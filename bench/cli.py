@@ -374,6 +374,25 @@ def accept(
 
 
 @app.command()
+def recommend(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    demand: Annotated[Path, typer.Option("--demand", help="Load, times and accuracy that are needed (TOML).")],
+    tariff: Annotated[
+        Path | None, typer.Option("--tariff", help="Prices (TOML); else the demand's, else the example.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for recommendation.html and .md; else here.")
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
+    json: Json = False,
+) -> int:
+    """What to run, and how many of it, for a given load and accuracy; status 3 when nothing that was measured will do."""
+    from bench import commands
+
+    return commands.recommend(runs, demand, tariff, out or Path(), lang, json)
+
+
+@app.command()
 def export(
     run: RunPath,
     to: Annotated[str, typer.Option("--to", help="csv, parquet, pytest-benchmark, lm-eval or junit.")],

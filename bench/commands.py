@@ -110,6 +110,24 @@ def accept(spec: Path, run: Path, json: bool, out: Path | None) -> int:
     return OK if accepted.verdict == "met" else GATE_FAILED
 
 
+def recommend(runs: list[Path], demand: Path, tariff: Path | None, out: Path, lang: str, json: bool) -> int:
+    """Fit every measured deployment to a demand; a demand that nothing meets is status 3."""
+    from results.recommend import recommend as fit
+    from results.recommend.page import html, markdown
+
+    if lang not in ("en", "zh"):
+        raise ConfigError(f"--lang {lang}: only en and zh are there")
+    found = fit(demand, runs, tariff)
+    text = markdown(found, lang)
+    write_text(out / "recommendation.html", html(found, lang), runs)
+    write_text(out / "recommendation.md", text, runs)
+    if json:
+        emit(found)
+    else:
+        print(text)
+    return OK if found.best else GATE_FAILED
+
+
 def export(run: Path, to: str, out: Path | None, tariff: Path | None) -> int:
     """Write a run in another format; a single file, or a folder where the format has one file for each model."""
     from results.export import FORMATS, SUFFIX, export_run

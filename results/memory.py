@@ -1,5 +1,8 @@
 """Memory of one step as separate numbers: what was reserved on the accelerators, what this load needed, what the host gave."""
 
+from functools import reduce
+
+import numpy as np
 from msgspec import Struct
 
 from results.energy import Where, covers, where_of
@@ -42,13 +45,14 @@ def memory_of(step: StepRecords, series: Series) -> Memory:
 
 def _host_peak(series: Series, span: Window, fields: tuple[str, ...]) -> int | None:
     """Largest sum of the fields in one reading of the process tree; a reading that lacks one of them does not count."""
-    sums = [
-        sum(parts)
-        for meter, device in series.with_field("anon_bytes")
-        for tick in series.within(meter, device, span)
-        if len(parts := [v for f in fields if (v := getattr(tick, f)) is not None]) == len(fields)
-    ]
-    return max(sums, default=None)
+    peaks = []
+    for key in series.with_field("anon_bytes"):
+        columns = [series.column(*key, field).within(span.start_ns, span.end_ns) for field in fields]
+        times_ns = reduce(np.intersect1d, [c.times_ns for c in columns])
+        if len(times_ns):
+            sums = np.sum([c.values[np.searchsorted(c.times_ns, times_ns)] for c in columns], axis=0)
+            peaks.append(int(sums.max()))
+    return max(peaks, default=None)
 
 
 def _reserved(step: StepRecords, series: Series, where: Where | None) -> tuple[int | None, str]:

@@ -65,6 +65,8 @@ class Draws(Struct, frozen=True, kw_only=True):
     cost_per_1k_samples: Floats
     cost_per_correct: Floats
     energy_per_sample_j: Floats
+    success: Floats
+    """Share of correct answers."""
 
 
 class Range(Struct, frozen=True):
@@ -118,6 +120,7 @@ def simulate(variants: Sequence[Variant], draws: int = DRAWS, seed: int = 0) -> 
         cost_per_1k_samples=1000 * cost,
         cost_per_correct=per_correct,
         energy_per_sample_j=energy,
+        success=success,
     )
 
 
@@ -172,11 +175,11 @@ def _unit_costs(variant: Variant, draws: int, seed: int) -> tuple[Quantity, Quan
     if row.seconds is None or not row.samples:
         return np.nan, np.nan
     slower = 1 / _speed_factor(row, draws, seed)
-    watts = _power_factor(row, power, draws, seed)
+    watts = power_factor(row, power, draws, seed)
     energy = row.energy_j * watts * slower / row.samples if row.energy_j is not None else np.nan
     if power.busy_w is None or power.idle_w is None:
         return np.nan, energy
-    inputs = _drawn_inputs(variant.tariff, power, watts, draws, seed)
+    inputs = drawn_inputs(variant.tariff, power, watts, draws, seed)
     return _per_sample(inputs, row) * slower, energy
 
 
@@ -204,7 +207,7 @@ def _speed_factor(row: Row, draws: int, seed: int) -> Floats:
     return np.clip(drawn, 0.2, 5.0)
 
 
-def _power_factor(row: Row, power: Power, draws: int, seed: int) -> Floats:
+def power_factor(row: Row, power: Power, draws: int, seed: int) -> Floats:
     """Drawn watts / measured watts; rows read by the same sensors share their error."""
     joules, low, high = row.energy_j, row.energy_low_j, row.energy_high_j
     if not power.measured or not joules or low is None or high is None:
@@ -213,7 +216,7 @@ def _power_factor(row: Row, power: Power, draws: int, seed: int) -> Floats:
     return low / joules + uniform * (high - low) / joules
 
 
-def _drawn_inputs(tariff: Tariff, power: Power, watts: Floats, draws: int, seed: int) -> Inputs:
+def drawn_inputs(tariff: Tariff, power: Power, watts: Floats, draws: int, seed: int) -> Inputs:
     """Every price drawn from its range; those of one tariff are the same for all variants."""
     base = inputs_of(tariff, power.busy_w or 0.0, power.idle_w or 0.0)
     drawn: dict[str, Quantity] = {
@@ -319,7 +322,7 @@ def tornado(variant: Variant, draws: int = 2000, seed: int = 0) -> tuple[Swing, 
         return ()
     base = inputs_of(variant.tariff, power.busy_w, power.idle_w)
     ends: dict[str, tuple[Inputs, Inputs]] = {}
-    drawn = _drawn_inputs(variant.tariff, power, _power_factor(row, power, draws, seed), draws, seed)
+    drawn = drawn_inputs(variant.tariff, power, power_factor(row, power, draws, seed), draws, seed)
     for name in base.__struct_fields__:
         column = getattr(drawn, name)
         if isinstance(column, np.ndarray) and np.ptp(column) > 0:

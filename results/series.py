@@ -1,6 +1,5 @@
 """Telemetry of one cell as time series: one column for each meter, device and field, made once and kept."""
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from operator import attrgetter
 
@@ -46,6 +45,7 @@ class Column(Struct, frozen=True):
         )
 
 
+NOTHING = Column(np.empty(0, dtype=np.int64), np.empty(0))
 _time = attrgetter("time_ns")
 
 
@@ -69,26 +69,22 @@ class Series:
         """Devices that were read at least once, in order of appearance."""
         return tuple(device for name, device in self._ticks if name == meter)
 
-    def ticks(self, meter: str, device: str) -> list[Tick]:
-        return self._ticks.get((meter, device), [])
-
-    def within(self, meter: str, device: str, window: Window) -> list[Tick]:
-        """Readings of one device taken in the window, failed ones too."""
-        ticks = self.ticks(meter, device)
-        first = bisect_left(ticks, window.start_ns, key=_time)
-        return ticks[first : bisect_right(ticks, window.end_ns, key=_time)]
-
     def column(self, meter: str, device: str, field: str) -> Column:
         key = (meter, device, field)
         if key not in self._columns:
-            ticks = self.ticks(meter, device)
-            if (meter, device) not in self._times:
-                self._times[meter, device] = np.array([t.time_ns for t in ticks], dtype=np.int64)
-            read = list(map(attrgetter(field), ticks))
-            values = np.full(len(ticks), np.nan) if read.count(None) == len(read) else np.array(read, dtype=float)
-            known = ~np.isnan(values)  # None becomes NaN
-            self._columns[key] = Column(self._times[meter, device][known], values[known])
+            self._columns[key] = self._read(meter, device, field)
         return self._columns[key]
+
+    def _read(self, meter: str, device: str, field: str) -> Column:
+        ticks = self._ticks.get((meter, device), [])
+        read = list(map(attrgetter(field), ticks))
+        if not read or (read[0] is None and read.count(None) == len(read)):
+            return NOTHING
+        if (meter, device) not in self._times:
+            self._times[meter, device] = np.fromiter(map(_time, ticks), np.int64, len(ticks))
+        times, values = self._times[meter, device], np.array(read, dtype=float)
+        known = ~np.isnan(values)  # None becomes NaN
+        return Column(times, values) if known.all() else Column(times[known], values[known])
 
     def with_field(self, field: str) -> tuple[tuple[str, str], ...]:
         """Every (meter, device) that ever read `field`."""

@@ -128,15 +128,15 @@ class _Gathered:
 
     def take(self, event: Event) -> None:
         match event:
+            case Answered(step=step) if step in self.steps:  # nearly all of them, so it is asked first
+                self.steps[step].answered.append(event)
+            case Ranked(step=step) if step in self.steps:
+                self.steps[step].ranked.append(event)
             case StepStarted(step=step, time_ns=time_ns):
                 self.steps[step] = _Step(time_ns)
             case StepEnded(step=step, time_ns=time_ns) if step in self.steps:
                 self.steps[step].end_ns = time_ns
                 self.steps[step].stopped = event.stopped
-            case Answered(step=step) if step in self.steps:
-                self.steps[step].answered.append(event)
-            case Ranked(step=step) if step in self.steps:
-                self.steps[step].ranked.append(event)
             case CellStarted():
                 self.started.append(event)
             case Loaded():

@@ -4,9 +4,8 @@ Steady state of a batch of B and N requests (ML.ENERGY benchmark): from the mome
 N-B-1 have finished. Tokens of a request are taken to appear evenly between its first and its last one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from operator import attrgetter
 
 import numpy as np
 import scipy.stats
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from results.energy import MAX_GAP_S, Energy, mean_power
 from results.records import Answered, Ranked
-from results.series import Series, Window
+from results.series import Series, Times, Window
 from results.stats import Floats, Interval, batch_means
 from results.views import StepRecords
 
@@ -22,15 +21,18 @@ SUB_WINDOWS = 5
 BATCHES = 10
 
 
-class Piece(Struct, frozen=True):
-    """Tokens that came evenly between two instants."""
+class Pieces(Struct, frozen=True):
+    """Tokens that came evenly between two instants, a place for each such stretch."""
 
-    start_ns: int
-    end_ns: int
-    tokens: float
+    start_ns: Times
+    end_ns: Times
+    tokens: Floats
 
 
-_EDGES = attrgetter("start_ns"), attrgetter("end_ns")
+def pieces_of(stretches: Iterable[tuple[int, int, float]]) -> Pieces:
+    """From (start, end, tokens) of each stretch."""
+    starts, ends, tokens = tuple(zip(*stretches, strict=True)) or ((), (), ())
+    return Pieces(np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), np.array(tokens, dtype=float))
 
 
 class Stationarity(Struct, frozen=True, kw_only=True):
@@ -83,62 +85,51 @@ def _window(start_ns: int, end_ns: int) -> Window | None:
     return Window(start_ns, end_ns) if end_ns > start_ns else None
 
 
-def output_pieces(answered: Sequence[Answered]) -> list[Piece] | None:
-    """Output tokens of every request that succeeded; `None` when the count of one is unknown."""
+def output_pieces(answered: Sequence[Answered]) -> Pieces | None:
+    """Output tokens of every request that succeeded, the first by itself; `None` when the count of one is unknown."""
     done = [a for a in answered if a.error is None]
     if any(a.output_tokens is None for a in done):
         return None
-    pieces = []
-    for a in done:
-        tokens, first_ns, last_ns = a.output_tokens or 0, a.first_ns or a.end_ns, a.last_ns or a.end_ns
-        if tokens:
-            pieces.append(Piece(first_ns, first_ns, 1.0))
-        if tokens > 1:
-            pieces.append(Piece(first_ns, last_ns, tokens - 1.0))
-    return pieces
+    wrote = [(a.first_ns or a.end_ns, a.last_ns or a.end_ns, a.output_tokens) for a in done if a.output_tokens]
+    firsts = [(first_ns, first_ns, 1.0) for first_ns, _, _ in wrote]
+    return pieces_of(firsts + [(first_ns, last_ns, tokens - 1.0) for first_ns, last_ns, tokens in wrote])
 
 
-def prompt_pieces(records: Sequence[Answered | Ranked]) -> list[Piece] | None:
+def prompt_pieces(records: Sequence[Answered | Ranked]) -> Pieces | None:
     """Prompt tokens evaluated (cached ones left out), spread from the start of a request to its first token or its result."""
     done = [r for r in records if r.error is None]
     if any(r.prompt_tokens is None for r in done):
         return None
-    pieces = []
-    for r in done:
-        match r:
-            case Answered():
-                tokens = (r.prompt_tokens or 0) - (r.cached_tokens or 0)
-                pieces.append(Piece(r.start_ns, r.first_ns or r.end_ns, float(tokens)))
-            case Ranked():
-                pieces.append(Piece(r.start_ns, r.end_ns, float(r.prompt_tokens or 0)))
-    return pieces
+    return pieces_of(
+        (r.start_ns, r.first_ns or r.end_ns, float((r.prompt_tokens or 0) - (r.cached_tokens or 0)))
+        if isinstance(r, Answered)
+        else (r.start_ns, r.end_ns, float(r.prompt_tokens or 0))
+        for r in done
+    )
 
 
-def tokens_until(pieces: Sequence[Piece], times_ns: Sequence[int]) -> Floats:
+def tokens_until(pieces: Pieces, times_ns: Sequence[int]) -> Floats:
     """Tokens that had appeared by each of the times."""
-    if not pieces:
+    if not len(pieces.tokens):
         return np.zeros(len(times_ns))
-    origin = pieces[0].start_ns  # nanoseconds since boot do not fit a float exactly
-    starts_ns, ends_ns = (np.fromiter(map(of, pieces), np.int64, len(pieces)) for of in _EDGES)
-    start, length = (starts_ns - origin).astype(float), (ends_ns - starts_ns).astype(float)
-    tokens = np.fromiter(map(attrgetter("tokens"), pieces), float, len(pieces))
+    origin = int(pieces.start_ns[0])  # nanoseconds since boot do not fit a float exactly
+    start, length = (pieces.start_ns - origin).astype(float), (pieces.end_ns - pieces.start_ns).astype(float)
+    lasts, divisor = length > 0, np.where(length > 0, length, 1.0)
     totals = []
     for time_ns in times_ns:
         passed = float(time_ns - origin) - start
-        share = np.where(
-            length > 0, np.clip(passed / np.where(length > 0, length, 1.0), 0.0, 1.0), (passed >= 0).astype(float)
-        )
-        totals.append(float(np.sum(share * tokens)))
+        share = np.where(lasts, np.clip(passed / divisor, 0.0, 1.0), passed >= 0)
+        totals.append(float(np.sum(share * pieces.tokens)))
     return np.array(totals)
 
 
-def tokens_in(pieces: Sequence[Piece], window: Window) -> float:
+def tokens_in(pieces: Pieces, window: Window) -> float:
     """Tokens that appeared inside the window, fractions of requests included."""
     before, after = tokens_until(pieces, [window.start_ns, window.end_ns])
     return float(after - before)
 
 
-def rates(pieces: Sequence[Piece], window: Window, parts: int) -> Floats:
+def rates(pieces: Pieces, window: Window, parts: int) -> Floats:
     """Tokens per second in each of so many equal parts of the window."""
     edges = [window.start_ns + (window.end_ns - window.start_ns) * i // parts for i in range(parts + 1)]
     lengths_s = np.array([(end - start) / 1e9 for start, end in pairwise(edges)])
@@ -146,12 +137,12 @@ def rates(pieces: Sequence[Piece], window: Window, parts: int) -> Floats:
     return found
 
 
-def throughput(pieces: Sequence[Piece], window: Window) -> Interval:
+def throughput(pieces: Pieces, window: Window) -> Interval:
     """Tokens per second over the window with a batch-means interval (10 batches), since neighbouring seconds depend on each other."""
     return batch_means([float(r) for r in rates(pieces, window, BATCHES)])
 
 
-def stationarity(pieces: Sequence[Piece], window: Window) -> Stationarity:
+def stationarity(pieces: Pieces, window: Window) -> Stationarity:
     """Whether the rate stays the same through the window."""
     means = rates(pieces, window, SUB_WINDOWS)
     if not means.mean() > 0:

@@ -30,6 +30,7 @@ def curves(report: Report) -> tuple[bytes, bytes]:
             _panel(figure.add_subplot(lines, columns, i + 1), group, report)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.set_layout_engine("none")  # what was laid out once stays where it is
         figure.savefig(png, format="png", dpi=160, metadata={"Software": "Bedside"})
     return svg.getvalue(), png.getvalue()
 

@@ -20,6 +20,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     label: str
     short: str
     """The same, as brief as a chart needs."""
+    variant: str
+    """The same without the load and the repeat, which an accuracy does not depend on."""
     colour: int
     machine: str
     row: Row
@@ -56,14 +58,13 @@ def entries_of(runs: Sequence[RunPage], priced: Priced) -> tuple[Entry, ...]:
         load = f"{DOT}{page.facts.load}" if len(loads[cell.facts.id, page.facts.task]) > 1 else ""
         repeat = f" #{page.facts.repeat + 1}" if page.facts.repeat else ""
         where = f"{DOT}{run.manifest.run}" if several_runs else ""
+        which = f"{DOT}{runs.index(run) + 1}" if several_runs else ""
         entries.append(
             Entry(
                 name=f"{row.run}/{row.cell}/{row.step}",
                 label=cell.facts.deployment + load + repeat + where,
-                short=names[cell.facts.deployment]
-                + load
-                + repeat
-                + (f"{DOT}{runs.index(run) + 1}" if several_runs else ""),
+                short=names[cell.facts.deployment] + load + repeat + which,
+                variant=names[cell.facts.deployment] + which,
                 colour=colours[cell.facts.deployment],
                 machine=machine_of(run.manifest.host),
                 row=row,

@@ -94,9 +94,9 @@ def scatter(chart: Scatter) -> str:
     named = [i for i in order if len(chart.dots) <= MOST_LABELS or chart.dots[i].on_frontier]
     spots = [(x(chart.dots[i].x), y(chart.dots[i].y), chart.dots[i].label) for i in named]
     places = dict(zip(named, place_labels(spots, FRAME, markers, bars), strict=True))
-    # What is on the frontier is drawn last, so that it lies on top.
-    for i in reversed(order):
-        body.append(_dot(chart.dots[i], x, y, places.get(i)))
+    # What is on the frontier is drawn last, so that it lies on top; all bars lie under all names.
+    body += [_bars(chart.dots[i], x, y) for i in reversed(order)]
+    body += [_dot(chart.dots[i], x, y, places.get(i)) for i in reversed(order)]
     return element(
         "svg",
         title(chart.title),
@@ -199,9 +199,10 @@ FAR = 11.0
 """Pixels between a dot and its label from which on a line joins them."""
 
 
-def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:
+def _bars(dot: Dot, x: Scale, y: Scale) -> str:
+    """Intervals, upright and level; one that may not be ranked has no level one, since nothing is told by its cost."""
     a, b = x(dot.x), y(dot.y)
-    parts = [title(dot.note)]
+    parts = []
     if dot.y_lo is not None and dot.y_hi is not None:
         top, bottom = y(dot.y_hi), y(dot.y_lo)
         parts += [
@@ -209,19 +210,27 @@ def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:
             line(a - 4, top, a + 4, top, "bar"),
             line(a - 4, bottom, a + 4, bottom, "bar"),
         ]
-    if dot.x_lo is not None and dot.x_hi is not None and x(dot.x_hi) - x(dot.x_lo) > 10:
+    if dot.kind != "invalid" and dot.x_lo is not None and dot.x_hi is not None and x(dot.x_hi) - x(dot.x_lo) > 10:
         left, right = x(dot.x_lo), x(dot.x_hi)
         parts += [
             line(left, b, right, b, "bar"),
             line(left, b - 4, left, b + 4, "bar"),
             line(right, b - 4, right, b + 4, "bar"),
         ]
-    parts.append(_marker(dot.kind, a, b))
+    return element("g", *parts, class_=_class(dot), data_row=dot.anchor) if parts else ""
+
+
+def _class(dot: Dot) -> str:
+    return f"dot {dot.kind} c{dot.colour % PALETTE}" + (" front" if dot.on_frontier else "")
+
+
+def _dot(dot: Dot, x: Scale, y: Scale, label: Box | None) -> str:
+    a, b = x(dot.x), y(dot.y)
+    parts = [title(dot.note), _marker(dot.kind, a, b)]
     if label is not None:
         parts.append(_leader(a, b, label))
         parts.append(text(dot.label, label.x + 2, label.y + 11, "name" if dot.on_frontier else "t"))
-    kind = f"dot {dot.kind} c{dot.colour % PALETTE}" + (" front" if dot.on_frontier else "")
-    return element("a", *parts, href=f"#{dot.anchor}", class_=kind, data_row=dot.anchor, aria_label=dot.note)
+    return element("a", *parts, href=f"#{dot.anchor}", class_=_class(dot), data_row=dot.anchor, aria_label=dot.note)
 
 
 def _marker(kind: str, x: float, y: float) -> str:

@@ -13,8 +13,8 @@ from results.report.gather import RunPage, StepPage
 from results.rows import Row
 from results.stats import Floats
 
-MOST_DRAW_CELLS = 2_000_000
-"""Variants times draws; above it fewer draws are made, so that a page of hundreds of cells is not kept waiting."""
+MOST_DRAW_CELLS = 800_000
+"""Variants times draws; above it (80 variants) fewer draws are made, so that a page of hundreds of cells is not kept waiting."""
 
 
 class Priced(Struct, frozen=True):

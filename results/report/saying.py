@@ -79,6 +79,7 @@ def of_task(group: Group, t: Speak) -> list[Said]:
             Said(t("lead_cost"), t("s_cost", a=one.short, **_cost(one, t))),
         ]
     return [
+        Said(t("lead_short"), _in_short(group, able, entries, t)),
         Said(t("lead_accuracy"), _best(group, able, t)),
         Said(t("lead_cost"), _cheapest(group, able, t)),
         Said(t("lead_both"), _both(group, entries, t)),
@@ -127,13 +128,43 @@ def _how(report: Report, t: Speak) -> str:
     )
 
 
+def _in_short(group: Group, able: Sequence[Entry], entries: dict[str, Entry], t: Speak) -> str:
+    """The one sentence for who reads no further: which variant, and what keeps it from being a clear choice."""
+    top = max(able, key=lambda e: e.row.accuracy or 0.0)
+    low = min(able, key=lambda e: e.row.cost_per_1k_samples or 0.0)
+    best, cheap = (
+        _tied(able, group.best_accuracy, top, SIGNIFICANT),
+        _tied(able, group.cheapest, low, 1 - SURE_CHEAPEST),
+    )
+    if len(cheap) > 1:
+        return t("short_tied", names=_names([e.short for e in cheap], t), best=_variants(best, t))
+    if low.variant not in {e.variant for e in best}:
+        return t(
+            "short_two" if len({e.variant for e in best}) == 1 else "short_trade", a=_variants(best, t), b=low.short
+        )
+    if len({e.variant for e in best}) == 1:
+        return t("short_clear", a=low.short)
+    return t("short_cheap", a=low.short) + _how_good(low, group, entries, t)
+
+
+def _how_good(entry: Entry, group: Group, entries: dict[str, Entry], t: Speak) -> str:
+    """Whether the cheapest one is shown to be as good as its reference, and how much worse it may be where it is not."""
+    found = next((d for d in group.differences if d.name == entry.name), None)
+    if found is None or found.verdict.lower is None:
+        return ""
+    reference = entries[found.reference].short
+    if found.verdict.verdict == "non-inferior":
+        return t("short_good", ref=reference, margin=f"{100 * MARGIN:g}")
+    return t("short_open", ref=reference, worst=formats.bare(-found.verdict.lower), n=f"{found.pairs:,}")
+
+
 def _best(group: Group, able: Sequence[Entry], t: Speak) -> str:
     top = max(able, key=lambda e: e.row.accuracy or 0.0)
     tied = _tied(able, group.best_accuracy, top, SIGNIFICANT)
     if len(tied) == 1:
         worst = formats.p_value(max(group.best_accuracy[e.name] for e in able if e is not top))
         return t("s_best", a=top.short, p=worst, **_accuracy(top))
-    return t("s_best_tied", names=_names([e.short for e in tied], t), a=top.short, **_accuracy(top))
+    return t("s_best_tied", names=_variants(tied, t), a=top.short, **_accuracy(top))
 
 
 def _cheapest(group: Group, able: Sequence[Entry], t: Speak) -> str:
@@ -212,6 +243,11 @@ def _names(names: Sequence[str], t: Speak) -> str:
     if len(names) > 6:
         return t("list").join(names[:5]) + t("and") + t("s_others", n=len(names) - 5)
     return t("and").join([t("list").join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def _variants(entries: Sequence[Entry], t: Speak) -> str:
+    """Names without the load, each once: more requests at a time do not change what a variant knows."""
+    return _names(list(dict.fromkeys(e.variant for e in entries)), t)
 
 
 def _accuracy(entry: Entry) -> dict[str, str]:

@@ -125,7 +125,9 @@ def not_saturated(view: StepView) -> Check:
     if len(answers) < 11:
         return not_known("too few requests to see a trend")
     times = np.array([(a.sched_ns - answers[0].sched_ns) / 1e9 for a in answers])
-    waiting = np.array([float(sum(b.sched_ns <= a.sched_ns < b.end_ns for b in answers)) for a in answers])
+    due_ns, ends_ns = np.array([a.sched_ns for a in answers]), np.sort([a.end_ns for a in answers])
+    # In flight or in the queue when a request is due: all that were due by then, less those that had ended.
+    waiting = np.searchsorted(due_ns, due_ns, "right") - np.searchsorted(ends_ns, due_ns, "right").astype(float)
     ttft = np.array([((a.first_ns or 0) - a.sched_ns) / 1e6 for a in answers])
     if slope_interval(times, waiting)[0] > 0 and slope_interval(times, ttft)[0] > 0:
         return failed("in flight and TTFT rise", "more requests came than were served: queue and TTFT grew throughout")
@@ -170,14 +172,12 @@ def unburdened(view: StepView) -> Check:
     fields = ["harness_cpu_seconds"] + (["cpu_seconds"] if where_of(_device(view)) == "remote" else [])
     used = [share for field in fields if (share := _cores(view, field)) is not None]
     late = [
-        t.late_ms
+        series.column(m, d, "late_ms").within(span.start_ns, span.end_ns).values
         for m, d in series.with_field("harness_cpu_seconds")
-        for t in series.within(m, d, span)
-        if t.late_ms is not None
     ]
-    if len(used) < len(fields) or not late:
+    if len(used) < len(fields) or not sum(map(len, late)):
         return not_known("the measuring side's own processor time was not read")
-    lag_ms = float(np.quantile(late, 0.99))
+    lag_ms = float(np.quantile(np.concatenate(late), 0.99))
     seen = f"{max(used):.1%} of a core, readings {lag_ms:.1f} ms late (p99)"
     if max(used) > MOST_OF_A_CORE:
         return failed(seen, f"the measuring side used {max(used):.0%} of a core: it may have slowed what it measured")
@@ -210,9 +210,9 @@ def filled(view: StepView) -> Check:
     if view.result.steady is None or not view.step.answered:
         return not_applicable("no steady state of generation")
     window = view.result.steady.window
-    busy = sum(max(0, min(r.end_ns, window.end_ns) - max(r.start_ns, window.start_ns)) for r in view.step.answered) / (
-        window.end_ns - window.start_ns
-    )
+    starts_ns, ends_ns = (np.array([getattr(r, of) for r in view.step.answered]) for of in ("start_ns", "end_ns"))
+    inside_ns = np.minimum(ends_ns, window.end_ns) - np.maximum(starts_ns, window.start_ns)
+    busy = float(np.maximum(inside_ns, 0).sum()) / (window.end_ns - window.start_ns)
     seen = f"{busy:.1f} of {engine.max_concurrency}"
     if busy < 0.8 * engine.max_concurrency:
         return failed(seen, f"{busy:.1f} requests were in flight on average, {engine.max_concurrency} fill the engine")

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
+import numpy as np
+
 from results.energy import covers, device_energy, where_of
 from results.memory import gpus
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
@@ -135,19 +137,19 @@ def throttled(view: StepView) -> Check:
     """D7"""
     series, span = view.cell.series, view.span
     masks = [
-        [int(v) for v in series.column(m, d, "throttle").within(span.start_ns, span.end_ns).values]
+        series.column(m, d, "throttle").within(span.start_ns, span.end_ns).values.astype(np.int64)
         for m, d in gpus(series, "throttle")
     ]
-    readings = [mask for device in masks for mask in device]
-    if not readings:
+    readings = np.concatenate(masks) if masks else np.empty(0, dtype=np.int64)
+    if not len(readings):
         return untold(view, "what holds the clocks down")
-    hard = sum(bool(m & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE)) for m in readings)
+    hard = np.count_nonzero(readings & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE))
     if hard:
         return failed(
             f"{hard} readings",
             f"the hardware slowed its clocks (heat, power brake) in {hard} of {len(readings)} readings",
         )
-    soft = sum(bool(m & SW_THERMAL) for m in readings) / len(readings)
+    soft = np.count_nonzero(readings & SW_THERMAL) / len(readings)
     if soft > 0.01:
         return failed(f"{soft:.1%}", f"the driver slowed clocks for heat in {soft:.1%} of the readings", "R")
     return passed("none")

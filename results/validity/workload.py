@@ -169,7 +169,7 @@ def asked_again(view: StepView) -> Check:
 
 def _times_by_item(view: StepView) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Nanoseconds from start to first text: of each item's first request, first batch left out, and of its later ones."""
-    answers = sorted(done(view), key=lambda a: a.start_ns)
+    answers, first_batch = sorted(done(view), key=lambda a: a.start_ns), batch_limit(view.step)
     first: dict[str, float] = {}
     later: dict[str, list[float]] = {}
     for place, a in enumerate(answers):
@@ -178,7 +178,7 @@ def _times_by_item(view: StepView) -> tuple[dict[str, float], dict[str, list[flo
         taken = float(a.first_ns - a.start_ns)
         if a.repeat:
             later.setdefault(a.sample, []).append(taken)
-        elif place >= batch_limit(view.step):
+        elif place >= first_batch:
             first[a.sample] = taken
     return first, later
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from results.energy import counter_energy, integral_energy
 from results.series import Column, Window
-from results.windows import Piece, tokens_in
+from results.windows import pieces_of, tokens_in
 
 STEADY = settings(
     derandomize=True, database=None, deadline=None, max_examples=100, suppress_health_check=list(HealthCheck)
@@ -84,9 +84,9 @@ pieces = st.lists(st.tuples(st.integers(0, 50 * S), st.integers(0, 20 * S), st.f
 def test_tokens_of_neighbouring_windows_add_up_and_none_is_lost(
     made: list[tuple[int, int, float]], edges: list[int]
 ) -> None:
-    given_pieces = [Piece(start, start + length, tokens) for start, length, tokens in made]
+    given_pieces = pieces_of((start, start + length, tokens) for start, length, tokens in made)
     a, b, c = sorted(edges)
     parts = [tokens_in(given_pieces, Window(x, y)) for x, y in itertools.pairwise((a, b, c))]
     assert sum(parts) == pytest.approx(tokens_in(given_pieces, Window(a, c)), abs=1e-6)
     everything = tokens_in(given_pieces, Window(-2 * S, 100 * S))
-    assert everything == pytest.approx(sum(p.tokens for p in given_pieces), abs=1e-6)
+    assert everything == pytest.approx(given_pieces.tokens.sum(), abs=1e-6)

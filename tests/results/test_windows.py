@@ -11,12 +11,12 @@ from results.series import Series, Window
 from results.stats import Interval
 from results.views import StepRecords
 from results.windows import (
-    Piece,
     Stationarity,
     batch_limit,
     idle_power,
     most_in_flight,
     output_pieces,
+    pieces_of,
     prompt_pieces,
     slope_interval,
     stationarity,
@@ -76,7 +76,7 @@ def test_tokens_inside_a_window_are_interpolated_within_each_request() -> None:
     assert tokens_in(pieces, Window(600 * MS, 2 * S)) == pytest.approx(5.0)
     assert tokens_in(pieces, Window(0, 100 * MS)) == pytest.approx(1.0)
     assert tokens_in(pieces, Window(0, 2 * S)) == pytest.approx(11.0)
-    assert tokens_in([], Window(0, S)) == 0.0
+    assert tokens_in(pieces_of([]), Window(0, S)) == 0.0
 
 
 def test_tokens_are_exact_on_a_machine_that_has_been_up_for_years() -> None:
@@ -92,14 +92,14 @@ def test_an_unknown_count_makes_the_sum_unknown() -> None:
 
 
 def test_cached_prompt_tokens_were_not_evaluated() -> None:
-    assert prompt_pieces([answer("q", 0, cached_tokens=20), ranked("p", 0)]) == [
-        Piece(0, 100 * MS, 30.0),
-        Piece(0, 500 * MS, 40.0),
-    ]
+    found = prompt_pieces([answer("q", 0, cached_tokens=20), ranked("p", 0)])
+    assert found is not None
+    assert (found.start_ns.tolist(), found.end_ns.tolist()) == ([0, 0], [100 * MS, 500 * MS])
+    assert found.tokens.tolist() == [30.0, 40.0]
 
 
 def test_throughput_of_an_even_stream_has_no_spread() -> None:
-    even = [Piece(0, 10 * S, 100.0)]
+    even = pieces_of([(0, 10 * S, 100.0)])
     assert throughput(even, Window(0, 10 * S)) == Interval(
         value=pytest.approx(10.0), lo=pytest.approx(10.0), hi=pytest.approx(10.0), n=10, method="batch_means"
     )
@@ -108,11 +108,11 @@ def test_throughput_of_an_even_stream_has_no_spread() -> None:
 
 
 def test_a_stream_that_slows_down_is_not_steady() -> None:
-    slowing = [Piece(i * S, (i + 1) * S, 100.0 - 5 * i) for i in range(10)]
+    slowing = pieces_of((i * S, (i + 1) * S, 100.0 - 5 * i) for i in range(10))
     found = stationarity(slowing, Window(0, 10 * S))
     assert found.drifts
     assert found.spread == pytest.approx((97.5 - 57.5) / 77.5)
-    assert stationarity([], Window(0, S)) == Stationarity(spread=None, drifts=None)
+    assert stationarity(pieces_of([]), Window(0, S)) == Stationarity(spread=None, drifts=None)
 
 
 def test_slope_of_a_level_line() -> None:
