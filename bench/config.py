@@ -221,6 +221,22 @@ class Judge(Deployment, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None: the likelihood of the letters, but generation for reasoning models and engines that cannot rank."""
 
 
+class Similarity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An encoder that compares summaries with their references when all cells have ended (docs/judge.md)."""
+
+    backend: Literal["llama_cpp", "scripted"] = "llama_cpp"
+    model: str = ""
+    """A GGUF of an embedding model, named as a deployment's."""
+    file: str | None = None
+    languages: tuple[Literal["en", "zh"], ...] = ("en",)
+    """Those that the encoder was trained for; the others stay empty."""
+    context: Positive = 512
+    """Tokens of a text that are read."""
+    prefix: str = ""
+    """Put before every text, where the encoder was trained so (E5: `query: `)."""
+    n_gpu_layers: int = -1
+
+
 class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a night is judged (docs/nightly.md)."""
 
@@ -274,6 +290,7 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nightly: Nightly = Nightly()
     judge: Judge | None = None
     stopping: Stopping | None = None
+    similarity: Similarity | None = None
     deployments: tuple[Deployment, ...] = field(default=())
 
     def task_options(self) -> dict[str, TaskOptions]:

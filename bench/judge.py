@@ -14,26 +14,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bench.catalogue import Recipe, find
+from bench.checkout import checkout
 from bench.config import ConfigError, Load, Suite, TaskOptions, engine_settings
 from bench.job import JobStep
 from bench.plan import CellPlan, can_rank, cell_of
 from bench.render import Asking, StepPlan, TaskData, render_step
 from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
 from bench.score import answer_of, score_cell
+from bench.summaries import NOT_HERE, Answers, Told, finished, language_of
 from hardware import describe_host, fingerprint
 from results.records import (
     Answered,
-    Event,
     Judged,
     LabelJudged,
     Loaded,
     Outcome,
-    Ranked,
     Scored,
     StatementJudged,
-    StepEnded,
     StepFacts,
-    StepStarted,
 )
 from results.store import Lines, RunDir
 from tasks import Language, Sample
@@ -57,10 +55,7 @@ IN_FLIGHT = 8
 """Questions asked at once of a judge that writes its answers; rankings fill the engine's batch by themselves."""
 STATEMENTS_EXPECTED = 6
 """Rough: sentences of a summary, for the estimate of the time that judging takes."""
-NOT_HERE = "the summaries were not kept (store_text, redact), and the process that had them in memory has ended"
 
-Answers = Mapping[tuple[str, str], Sequence[Answered | Ranked]]
-"""By cell and step; only where the disk does not keep them."""
 Settle = Callable[[CellPlan], CellPlan]
 
 
@@ -159,6 +154,7 @@ def _ask(
         privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
+        code=checkout(),
     )
     outcome = run_cell(job, lambda _: (), watcher)
     ended = folder.ended()
@@ -193,67 +189,36 @@ def _whole(prepared: "Prepared", wanted: Iterable[Judging]) -> tuple[dict[str, T
     """The judge's cell with all its questions; those answered before are among them, so that their scores stay."""
     planned = prepared.judge
     assert planned is not None
-    data = {s.facts.name: _labels(prepared.suite, _language(s.facts.language))[0] for s in planned.steps}
+    data = {s.facts.name: _labels(prepared.suite, language_of(s.facts))[0] for s in planned.steps}
     data |= {w.name: w.data for w in wanted if w.data}
     steps = (*planned.steps, *(w.plan for w in wanted if w.plan))
     return data, msgspec.structs.replace(planned, steps=steps, idle_s=0.0)
 
 
-def _language(name: str) -> Language:
-    return "zh" if name == "zh" else "en"
-
-
 def _wanted(prepared: "Prepared", run: RunDir, told: Answers) -> Iterator[Judging]:
-    """Every finished summary step of the run."""
-    suite = prepared.suite
-    plain = suite.store_text and not suite.redact
-    for cell in prepared.cells:
-        steps = [s.facts for s in cell.steps if is_judged(prepared.data[s.facts.task].task)]
-        folder = run.cell(cell.facts.id)
-        finished = set(folder.finished_steps()) if steps else set()
-        answers = _told(folder.events()) if plain and finished else {}
-        for facts in steps:
-            if facts.name in finished:
-                found = answers.get(facts.name) if plain else told.get((cell.facts.id, facts.name))
-                yield _judging(prepared, cell, facts, found)
+    """Every finished summary step of the run with the questions about it."""
+    for found in finished(prepared, run, told, is_judged):
+        bare = Judging(cell=found.cell, facts=found.facts, language=found.language)
+        if found.answers is None:
+            yield msgspec.structs.replace(bare, why_not=NOT_HERE)
+            continue
+        bare = msgspec.structs.replace(bare, summaries=len(found.answers))
+        asked = _questions(prepared, found, found.answers)
+        if asked:
+            data, plan = _step(prepared.suite, bare.name, found.language, asked)
+            bare = msgspec.structs.replace(bare, data=data, plan=plan)
+        yield bare
 
 
-def _told(events: Iterable[Event]) -> dict[str, list[Answered | Ranked]]:
-    """The answers of each step that ended; a step that was begun again counts from there."""
-    found: dict[str, list[Answered | Ranked]] = {}
-    ended: dict[str, list[Answered | Ranked]] = {}
-    for event in events:
-        match event:
-            case StepStarted():
-                found[event.step] = []
-            case Answered() if event.step in found:
-                found[event.step].append(event)
-            case StepEnded() if event.step in found:
-                ended[event.step] = found.pop(event.step)
-            case _:
-                pass
-    return ended
-
-
-def _judging(
-    prepared: "Prepared", cell: CellPlan, facts: StepFacts, answers: Sequence[Answered | Ranked] | None
-) -> Judging:
-    language = _language(facts.language)
-    if answers is None:
-        return Judging(cell=cell, facts=facts, language=language, why_not=NOT_HERE)
-    notes = {sample.id: sample.input for sample in prepared.data[facts.task].samples}
-    good = [a for a in answers if a.error is None and a.sample in notes]
-    asked = tuple(
+def _questions(prepared: "Prepared", told: Told, answers: Sequence[Answered]) -> tuple[Sample, ...]:
+    notes = {sample.id: sample.input for sample in prepared.data[told.facts.task].samples}
+    return tuple(
         question
-        for a in good
-        for number, statement in enumerate(statements(answer_of(a), language))
-        for question in questions(language, f"{a.sample}/{a.repeat}/{number}", notes[a.sample], statement)
+        for a in answers
+        if a.sample in notes
+        for number, statement in enumerate(statements(answer_of(a), told.language))
+        for question in questions(told.language, f"{a.sample}/{a.repeat}/{number}", notes[a.sample], statement)
     )
-    bare = Judging(cell=cell, facts=facts, language=language, summaries=len(good))
-    if not asked:
-        return bare
-    data, plan = _step(prepared.suite, bare.name, language, asked)
-    return msgspec.structs.replace(bare, data=data, plan=plan)
 
 
 def _is_judged(run: RunDir, judging: Judging) -> bool:

@@ -49,9 +49,8 @@ def run_night(
     suite: Suite, base: Path, folder: Path, label: str | None, wishes: session.Wishes, watcher: Watcher
 ) -> Night:
     """Run tonight's blocks (those that are missing), judge them, confirm what one night put in doubt."""
-    suite = msgspec.structs.replace(
-        suite, judge=None
-    )  # a night is about change; nobody reads a second opinion of each block
+    # A night is about change: nobody reads a second opinion of each block.
+    suite = msgspec.structs.replace(suite, judge=None, similarity=None)
     options = suite.nightly
     names = [d.name for d in suite.deployments]
     if options.control is not None and options.control not in names:

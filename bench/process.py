@@ -24,11 +24,17 @@ class Worker:
     """A running worker: its lines on a queue, its exit code, its end."""
 
     def __init__(
-        self, python: str, job: str, job_bytes: bytes | None, log: BinaryIO | int, environment: dict[str, str]
+        self,
+        python: str,
+        job: str,
+        job_bytes: bytes | None,
+        log: BinaryIO | int,
+        environment: dict[str, str],
+        module: str = "bench.worker",
     ) -> None:
         self.mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
-            [python, "-m", "bench.worker", job, str(os.getpid())],
+            [python, "-m", module, job, str(os.getpid())],
             stdin=subprocess.PIPE if job_bytes is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from bench import judge, models
+from bench import judge, models, similarity
 from bench.checkout import checkout
 from bench.config import (
     BackendSettings,
@@ -101,6 +101,8 @@ def prepare(suite: Suite, base: Path, wishes: Wishes, host: Host | None = None) 
     to_come = wishes.download or wishes.weights_elsewhere
     placed = (place(c, _locate(c, base, to_come, machine)) for c in expand(suite, data))
     cells = tuple(warned(c, data, suite.profile) for c in placed)
+    if suite.similarity and not any(similarity.is_compared(d.task) for d in data.values()):
+        raise ConfigError(f"suite `{suite.name}`: [similarity] is given and no task has summaries; leave it out")
     judging = judge.expected(suite, data)
     if judging:
         judging = place(judging, _locate(judging, base, to_come, machine))
@@ -182,6 +184,8 @@ def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -
             outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, watcher, told)
         if prepared.judge:
             judge.judge(prepared, run, told, lambda plan: _settled(prepared, plan, wishes), watcher)
+        if prepared.suite.similarity:
+            similarity.compare(prepared, run, told, wishes.download)
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
     return outcomes
@@ -224,7 +228,7 @@ def _one(
         privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
-        told=remember if prepared.judge else forget,
+        told=remember if prepared.judge or suite.similarity else forget,
         code=checkout(),  # now: the worker reads the code from the disk when it starts
         baseline=_baseline(run, cell),
     )

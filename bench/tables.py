@@ -77,6 +77,7 @@ def gib(value: int | None) -> str:
 def print_plan(prepared: "Prepared") -> None:
     from bench.judge import expected_seconds
     from bench.plan import planned_seconds
+    from bench.similarity import where
 
     table = Table(title=f"{prepared.suite.name}: {len(prepared.cells)} cells, profile {prepared.suite.profile}")
     for column in ("cell", "engine", "steps", "samples", "memory (predicted)", "fits", "decode at best", "time, about"):
@@ -105,6 +106,8 @@ def print_plan(prepared: "Prepared") -> None:
     searched = ", the search for the smallest memory included" if prepared.suite.smallest_memory else ""
     total = _about(planned_seconds(prepared.cells))
     out.print(f"Whole run: {total}{searched}. Predictions are not measurements.")
+    if prepared.suite.similarity:
+        out.print(f"Similarity: {where(prepared)}.", markup=False)
     if prepared.judge:
         out.print(
             "The judge comes after it and is not counted in it; its samples are the labelled statements, its time is a guess that "

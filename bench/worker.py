@@ -15,7 +15,7 @@ import msgspec
 from bench.backends import Backend, BackendError, BackendOutOfMemory, BackendTimeout, open_backend
 from bench.drive import TokenCount, drive
 from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT, Job
-from results.records import Event, Loaded, Progress, StepEnded, StepStarted
+from results.records import Loaded, Progress, StepEnded, StepStarted
 
 
 class Pipe:
@@ -27,14 +27,14 @@ class Pipe:
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: msgspec.Struct) -> None:
         with self._lock:
             self._file.write(self._encoder.encode(event) + b"\n")
 
 
 def main(job_path: str, parent_pid: str) -> int:
     """Run the job; the exit code tells memory that ran out and a model that cannot be loaded from a crash."""
-    _die_with_parent(int(parent_pid))
+    die_with_parent(int(parent_pid))
     pipe = Pipe()
     job = msgspec.json.decode(sys.stdin.buffer.read() if job_path == "-" else Path(job_path).read_bytes(), type=Job)
     if job.memory_limit_bytes:
@@ -102,7 +102,7 @@ class _Reporter:
                 self._pipe.emit(state)
 
 
-def _die_with_parent(parent_pid: int) -> None:
+def die_with_parent(parent_pid: int) -> None:
     """A killed parent must not leave a worker that goes on computing (Linux; elsewhere the pipe's end stops it)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

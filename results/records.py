@@ -5,8 +5,7 @@ All times are `time.monotonic_ns()` of the host; the manifest holds one wall-clo
 1 (2026-11-22): first. Later, read as absent from older runs: `MemoryProbed`, `CellStarted.page_cache_share`,
 `Tick.harness_cpu_seconds`, `Answered.reasoning_sha256`, `CellStarted.model_commit`, `Prediction.step_seconds`, `CellFacts.warnings`,
 `Scored.self_test`, `Judged`, `Manifest.judge`, `CellFacts.quantised_from`, `CellStarted.source_commit`,
-`Manifest.source_changed`, `StepFacts.stopping`, `StepEnded.stopped`,
-`StepFacts.style`.
+`Manifest.source_changed`, `StepFacts.stopping`, `StepEnded.stopped`, `StepFacts.style`, `Compared`.
 """
 
 from typing import Any, Literal
@@ -275,6 +274,43 @@ class Judged(Struct, frozen=True, tag=True, kw_only=True):
     """Why it was not judged."""
 
 
+class SummaryCompared(Struct, frozen=True, kw_only=True):
+    """Cosine of one summary with its reference; None where the summary is empty. `cut`: longer than the encoder reads."""
+
+    sample: str
+    repeat: int = 0
+    cosine: float | None = None
+    cut: bool = False
+
+
+class Compared(Struct, frozen=True, tag=True, kw_only=True):
+    """What an encoder made of the summaries of one step; written after all cells have ended. The last one of a step counts.
+
+    Cosines are as they come, not rescaled; `unrelated` and `negated` tell how much room there is below 1.
+    """
+
+    time_ns: int
+    step: str
+    model: str
+    engine: str | None = None
+    engine_version: str | None = None
+    weights_sha256: str | None = None
+    pooling: str | None = None
+    dimension: int | None = None
+    context: int | None = None
+    prefix: str = ""
+    language: str = ""
+    identical: float | None = None
+    """A text with itself: the self-test."""
+    negated: float | None = None
+    """A sentence with its negation."""
+    unrelated: float | None = None
+    """Mean of the references of different notes with each other."""
+    summaries: tuple[SummaryCompared, ...] = ()
+    reason: str = ""
+    """Why it was not compared."""
+
+
 Event = (
     CellStarted
     | Loaded
@@ -287,6 +323,7 @@ Event = (
     | CellEnded
     | MemoryProbed
     | Judged
+    | Compared
 )
 
 

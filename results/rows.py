@@ -179,6 +179,14 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stopped_e_value: float | None = None
     stopping_rule: str | None = None
     """As it stood in the plan; `None`: the step could not end early."""
+    similarity: float | None = None
+    """Mean cosine of summary and reference; blind to negation and numbers."""
+    similarity_lo: float | None = None
+    similarity_hi: float | None = None
+    similarity_negated: float | None = None
+    similarity_unrelated: float | None = None
+    similarity_model: str | None = None
+    similarity_reason: str | None = None
 
 
 CONTRACT = Row.__struct_fields__[: Row.__struct_fields__.index("reasons") + 1]

@@ -8,7 +8,7 @@ from results.judging import agreement, figures, withheld
 from results.measure import Measured
 from results.records import CellFacts, Event, Manifest, Scored, Stopped, StoppingRule, Telemetry
 from results.rows import Row
-from results.stats import Interval, Percentile, percentile
+from results.stats import Interval, Percentile, clip, items_of, mean_t, percentile, unknown
 from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views
 from results.views import CellRecords, StepRecords, read_cell
 
@@ -38,7 +38,7 @@ def row_of(view: StepView, findings: tuple[Finding, ...] | None = None) -> Row:
         row |= {"energy_reasons": ("the step did not end",)}
         return msgspec.convert(row, Row)
     row |= _measured(view.measured, view.step) | _energy(view.measured, view.step)
-    row |= _smallest(view) | _judge(view)
+    row |= _smallest(view) | _judge(view) | _similarity(view)
     row |= {
         "outcome": "ok",
         "valid": not reasons(findings, "ranking"),
@@ -74,6 +74,19 @@ def _judge(view: StepView) -> dict[str, object]:
         row |= _limits("judge_supported", shown.supported) | _limits("judge_contradicted", shown.contradicted)
         row |= {"judge_statements": shown.statements}
     return row
+
+
+def _similarity(view: StepView) -> dict[str, object]:
+    compared = view.cell.compared.get(view.step.facts.name)
+    if compared is None:
+        return {}
+    row: dict[str, object] = {"similarity_model": compared.model, "similarity_reason": compared.reason or None}
+    if compared.reason:
+        return row
+    cosines = [(s.sample, s.sample, s.cosine) for s in compared.summaries if s.cosine is not None]
+    row |= {"similarity_negated": compared.negated, "similarity_unrelated": compared.unrelated}
+    items = items_of(cosines)
+    return row | _limits("similarity", clip(mean_t([i.value for i in items]), -1.0) if items else unknown("none"))
 
 
 def _limits(name: str, interval: Interval) -> dict[str, object]:

@@ -13,6 +13,7 @@ from results.records import (
     CellEnded,
     CellFacts,
     CellStarted,
+    Compared,
     EngineInfo,
     EngineState,
     Event,
@@ -93,6 +94,8 @@ class CellRecords(Struct, frozen=True, kw_only=True):
     """The last search for the smallest memory."""
     judged: dict[str, Judged] = {}
     """By step: what a judge made of its summaries, last."""
+    compared: dict[str, Compared] = {}
+    """By step: what an encoder made of them, last."""
     steps: tuple[StepRecords, ...]
     """Measured steps and warm-ups, in the order of the plan."""
 
@@ -125,6 +128,7 @@ class _Gathered:
         self.ends: list[CellEnded] = []
         self.probed: MemoryProbed | None = None
         self.judged: dict[str, Judged] = {}
+        self.compared: dict[str, Compared] = {}
 
     def take(self, event: Event) -> None:
         match event:
@@ -149,6 +153,8 @@ class _Gathered:
                 self.probed = event
             case Judged():
                 self.judged[event.step] = event
+            case Compared():
+                self.compared[event.step] = event
             case _:
                 pass  # a record of a step that never started: cut out of the middle of a file
 
@@ -183,6 +189,7 @@ def read_cell(
         ended=ended,
         probed=gathered.probed,
         judged=gathered.judged,
+        compared=gathered.compared,
         steps=tuple(_step(step, gathered, by_step.get(step.name, []), series) for step in facts.steps),
     )
 

@@ -190,6 +190,7 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         "tags": [(tag, _markup(tag_chart(group, tag, t)), _tag_table(group, tag)) for tag in tags],
         "positions": [(e, _rstd(e)) for e in group.entries if e.step.positions],
         "judged": [e for e in group.entries if e.row.judge],
+        "compared": [e for e in group.entries if e.row.similarity_model],
         "example": next((e for e in group.entries if e.step.examples), None),
         "tornado": _markup(swings(*report.tornados[group.anchor].drawing(t)))
         if group.anchor in report.tornados

@@ -167,6 +167,7 @@ PHRASES_ZH: tuple[tuple[str, str], ...] = (
         r"not provided for (\S+) on (.+): a limit of the address space .*",
         r"不支持 \2 上的 \1：地址空间上限不限制加速器的显存",
     ),
+    (r"the encoder is not said to know (\w+) .*", r"未声明编码模型认识 \1"),
     (r"no judge was asked", "未请评审模型"),
     (r"the figures of `(.+)` are withheld: (.*)", r"`\1` 的数值不予显示：\2"),
     (r"the summaries were not judged: (.*)", r"总结未经评审：\1"),

@@ -187,6 +187,15 @@ EN: dict[str, str] = {
     "j_statements": "Statements",
     "j_kappa": "Agreement with the labels (kappa)",
     "j_accuracy": "Labels hit",
+    # embedding similarity
+    "similarity": "How like its reference is a summary?",
+    "similarity_text": "Cosine of the embeddings of summary and reference, not rescaled: likeness of topic, insensitive to negation and numbers, in no "
+    "ranking. Read it between the last two columns: what a sentence gets with its own negation, and what references of different notes get with each "
+    "other.",
+    "e_encoder": "Encoder",
+    "e_cosine": "Cosine with the reference",
+    "e_negated": "A sentence with its negation",
+    "e_unrelated": "References of different notes",
     # position
     "position": "Does the position of an option matter?",
     "position_text": "Options were permuted. A model without bias recalls the right option equally well wherever it stands, and chooses each position "
