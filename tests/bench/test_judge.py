@@ -207,7 +207,7 @@ def test_the_plan_shows_the_judge(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("old", "new", "message"),
     [
         ("note_summary_en", "clinical_qa_zh", "[judge] is given and no task is judged"),
-        ('scoring = "generate"', 'scoring = "rouge"', "Invalid enum value 'rouge' - at `$.judge.scoring`"),
+        ('scoring = "generate"', 'scoring = "rouge"', "`judge`, `scoring`: `rouge` is not known"),
         ('[judge]\nbackend = "scripted"', '[judge]\nbackend = "llama_cpp"', "deployment `judge`, settings"),
     ],
 )
