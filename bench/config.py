@@ -244,6 +244,8 @@ class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Name of the frozen deployment that the others are divided by, so that drift of the machine cancels."""
     blocks: Annotated[int, Meta(ge=1)] = 5
     """Short repetitions a night, the deployments in random order in each."""
+    spare_blocks: Annotated[int, Meta(ge=0)] = 2
+    """At most so many more a night, for blocks in which other processes disturbed the machine."""
     confirm_blocks: Annotated[int, Meta(ge=2)] = 10
 
 

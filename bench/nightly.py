@@ -21,7 +21,7 @@ from bench.runner import Watcher
 from results.export import export_run
 from results.nightly import history
 from results.nightly.judge import METRICS, confirm
-from results.nightly.night import Key, Night, judge_night, sentence
+from results.nightly.night import Key, Night, judge_night, quiet_blocks, sentence
 from results.nightly.page import one_line, write_night
 from results.store import RunDir, StoreError, write_atomically
 
@@ -69,6 +69,10 @@ def run_night(
         turned = in_turn(suite, len({e.night for e in before if e.suite == suite.name and e.night < night}))
         for block in range(1, options.blocks + 1):
             run_block(turned, base, folder, f"{suite.name}-night-{night}-b{block}", wishes, watcher)
+        for block in range(options.blocks + 1, options.blocks + 1 + options.spare_blocks):
+            if quiet_tonight(folder, suite.name, night) >= options.blocks:
+                break
+            run_block(turned, base, folder, f"{suite.name}-night-{night}-b{block}", wishes, watcher)
         unprobed = run_probe(suite, base, folder, f"{suite.name}-night-{night}-p1", wishes, watcher)
         found, broken = entries_of(folder)
         judged = judge_night(found, suite.name, night, options.control, broken, unprobed)
@@ -98,6 +102,12 @@ def entries_of(folder: Path) -> tuple[list[history.Entry], list[str]]:
         except StoreError as error:
             broken.append(str(error))
     return known, broken
+
+
+def quiet_tonight(folder: Path, suite: str, night: str) -> int:
+    """Blocks of the night in which nobody else disturbed the machine."""
+    entries, _ = entries_of(folder)
+    return len(quiet_blocks(e for e in entries if e.suite == suite and e.night == night).get(night, ()))
 
 
 def in_turn(suite: Suite, nights_before: int) -> Suite:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -177,6 +178,8 @@ def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -
     """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
     outcomes: dict[str, Outcome] = {}
     told: dict[tuple[str, str], tuple[Answered | Ranked, ...]] = {}
+    if not prepared.suite.store_text or prepared.suite.redact:
+        no_core_dumps()
     with Lock(run), ended_as_by_the_user():
         run.unseal()
         for cell in prepared.cells:
@@ -189,6 +192,12 @@ def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
     return outcomes
+
+
+def no_core_dumps() -> None:
+    """A crash would write prompts and answers from memory to the disk; every process that is started takes this over."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _one(

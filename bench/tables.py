@@ -150,7 +150,8 @@ def _night(prepared: "Prepared") -> str:
     blocks, block, probe = prepared.suite.nightly.blocks, planned_seconds(prepared.cells), probe_seconds(prepared)
     total = None if block is None or probe is None else blocks * block + probe
     parts = f"{blocks} blocks of {_about(block)}, and the probe, {_about(probe)}"
-    return f"As a night: {_about(total)}, an estimate ({parts}); blocks that confirm a doubtful figure are not counted."
+    left = "blocks that make up for disturbed ones or confirm a doubtful figure are not counted"
+    return f"As a night: {_about(total)}, an estimate ({parts}); {left}."
 
 
 def _about(seconds: float | None) -> str:

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from results.load import LoadedCell, load
 from results.nightly.judge import METRICS
-from results.records import Answered, CellEnded, Ranked
+from results.records import Answered, CellEnded, Manifest, Ranked
 from results.store import RunDir, StoreError
+from results.validity.identity import foreign_share
 
 RUN_NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}Z)_(?P<suite>.+)-night-(?P<night>.+)-(?P<arm>[bcp])(?P<block>\d+)")
 
@@ -48,6 +49,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """SHA-256 of the weights, where the engine tells it."""
     asked: str = ""
     """The model as the suite asks for it: source, file, quantisation, layers."""
+    foreign: float | None = None
+    """Of the machine's cores, the share that others kept busy in the cell's most disturbed step; None where not read."""
 
 
 def read_runs(runs: Path) -> tuple[list[Entry], list[str]]:
@@ -70,7 +73,7 @@ def read_run(run: RunDir) -> list[Entry]:
     if name is None:
         raise ValueError(f"{run.path.name}: not the name of a night's run")
     manifest = run.manifest()
-    asked = {d["name"]: _model_of(d) for d in manifest.suite.get("deployments", ())}
+    asked = _asked(run, manifest)
     found: list[Entry] = []
     for cell in load(run, manifest):
         ended = run.cell(cell.facts.id).ended()
@@ -85,6 +88,7 @@ def read_run(run: RunDir) -> list[Entry]:
             epoch=epoch_of(cell, ended),
             weights=_weights(cell),
             asked=asked.get(cell.facts.deployment, ""),
+            foreign=_foreign(cell),
         )
         if head.arm == "p":
             head = msgspec.structs.replace(head, epoch=_probe_epoch(cell, head.epoch))
@@ -94,8 +98,23 @@ def read_run(run: RunDir) -> list[Entry]:
     return found
 
 
+def _asked(run: RunDir, manifest: Manifest) -> dict[str, str]:
+    """By deployment, the model that the suite asked for."""
+    try:
+        told = msgspec.convert(manifest.suite.get("deployments", ()), list[dict[str, Any]])
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{run.path}: broken manifest: deployments of the suite: {error}") from error
+    return {str(d.get("name")): _model_of(d) for d in told}
+
+
 def _model_of(deployment: dict[str, Any]) -> str:
     return " ".join(str(deployment[key]) for key in ("model", "file", "quantise", "layers") if deployment.get(key))
+
+
+def _foreign(cell: LoadedCell) -> float | None:
+    ended = (view for view in cell.views if view.step.span is not None)
+    shares = [share for view in ended if (share := foreign_share(view)) is not None]
+    return max(shares, default=None)
 
 
 def _weights(cell: LoadedCell) -> str:
@@ -190,7 +209,7 @@ def _hash(record: Answered | Ranked) -> str:
 
 
 COLUMNS = Entry.__struct_fields__
-TYPES = {"block": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN"}
+TYPES = {"block": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN", "foreign": "DOUBLE"}
 """Of the Parquet file's columns that are not text."""
 
 

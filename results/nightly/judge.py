@@ -1,10 +1,10 @@
 """Has a nightly series changed? Change points on control-normalised figures, with a floor on the effect and a second look.
 
-A point is the night's median, over interleaved blocks, of `log(candidate / control)`, so that drift of the machine cancels. The best
+A point is the night's middle, over interleaved blocks, of `log(candidate / control)`, so that drift of the machine cancels. The best
 single split of the last nights is found by `ruptures` (kernel change-point detection with a linear kernel, which is least squares); it
 counts when its t-test is below `ALPHA`, the effect is at least the metric's floor, and at least `MIN_NIGHTS` nights stand behind it. Since
 the split is chosen to maximise the difference, `ALPHA` is not the false-alarm rate: docs/nightly.md holds the simulated one. A single
-night further than `GROSS_Z` robust standard deviations out is a candidate at once, to be confirmed by re-runs the same night.
+night that a t-test tells from the nights before (`SINGLE_ALPHA`) is a candidate at once, to be confirmed by re-runs the same night.
 """
 
 import math
@@ -29,8 +29,10 @@ RECENT = 14
 MIN_NIGHTS = 2
 MIN_HISTORY = 20
 """Nights before a change that are needed to speak of one."""
-GROSS_Z = 6.0
-GROSS_WINDOW = 20
+SINGLE_ALPHA = 1e-4
+"""Of one night against those before; were re-runs no protection at all, it would be one false alarm in 27 series-years."""
+CLIP = 4.0
+"""Robust standard deviations: an earlier night that lies further out counts as lying there, so that one bad night hides no later ones."""
 NOISE_NIGHTS = 10
 
 Direction = Literal["higher", "lower"]
@@ -68,10 +70,12 @@ class Point(Struct, frozen=True, kw_only=True):
 
     night: str
     value: float
-    """Median over blocks of log(candidate / control); log(candidate) where the suite has no control."""
+    """Middle over blocks of log(candidate / control); log(candidate) where the suite has no control."""
     block_sd: float | None = None
     """Standard deviation of the blocks' log ratios."""
     blocks: int = 1
+    run: str = ""
+    """Of the first of these blocks."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -97,8 +101,7 @@ def judge(points: Sequence[Point], metric: Metric) -> Finding:
     """Judge the last night of one epoch's points, oldest first."""
     values = np.array([p.value for p in points][-WINDOW:])
     names = [p.night for p in points][-WINDOW:]
-    noise = noise_of(values)
-    floor = max(metric.floor, 3 * noise) if noise is not None and len(values) >= NOISE_NIGHTS else metric.floor
+    noise, floor = noise_of(values), floor_of(values, metric)
     mde = minimum_detectable(noise)
     seen = Finding(
         verdict="steady",
@@ -109,10 +112,10 @@ def judge(points: Sequence[Point], metric: Metric) -> Finding:
         autocorrelation=lag_one(values),
     )
     if len(values) < MIN_HISTORY + MIN_NIGHTS:
-        gross = _gross(values, names, floor, seen) if len(values) > NOISE_NIGHTS else None
+        single = _single(values, names, floor, seen) if len(values) > NOISE_NIGHTS else None
         missing = f"{len(values)} nights in this epoch; a change point needs {MIN_HISTORY + MIN_NIGHTS}"
-        return gross or replace(seen, verdict="too_short", reason=missing)
-    return _change(values, names, metric, floor, seen) or _gross(values, names, floor, seen) or seen
+        return single or replace(seen, verdict="too_short", reason=missing)
+    return _change(values, names, metric, floor, seen) or _single(values, names, floor, seen) or seen
 
 
 def _change(values: Floats, names: Sequence[str], metric: Metric, floor: float, seen: Finding) -> Finding | None:
@@ -141,38 +144,47 @@ def best_split(values: Floats) -> int | None:
     return split if len(values) - RECENT <= split <= len(values) - MIN_NIGHTS and split >= MIN_HISTORY else None
 
 
-def _gross(values: Floats, names: Sequence[str], floor: float, seen: Finding) -> Finding | None:
-    """A single night far out of the last ones: a candidate, to be confirmed by re-runs."""
-    before = values[-GROSS_WINDOW - 1 : -1]
-    centre = float(np.median(before))
-    spread = float(scipy.stats.median_abs_deviation(before, scale="normal"))
-    effect = float(values[-1]) - centre
-    if abs(effect) < floor or abs(effect) <= GROSS_Z * spread:
+def _single(values: Floats, names: Sequence[str], floor: float, seen: Finding) -> Finding | None:
+    """A single night that does not belong to those before it: a candidate, to be confirmed by re-runs.
+
+    The t-test of one new value against the clipped earlier ones. A limit of so many median absolute deviations would need twice the
+    effect for the same rate of false candidates: after ten nights that deviation itself is known to a factor of two only.
+    """
+    before = clipped(values[:-1])
+    effect = float(values[-1] - before.mean())
+    if abs(effect) < floor:
         return None
-    words = (
-        f"one night {abs(effect) / spread:.1f} robust standard deviations out"
-        if spread
-        else "one night out of a constant"
-    )
+    scale = float(before.std(ddof=1)) * math.sqrt(1 + 1 / len(before))
+    p_value = float(2 * scipy.stats.t.sf(abs(effect) / scale, len(before) - 1)) if scale else 0.0
+    if p_value >= SINGLE_ALPHA:
+        return None
+    words = f"one night, p {p_value:.1e} against the {len(before)} before" if scale else "one night out of a constant"
     return replace(seen, verdict="candidate", effect=math.expm1(effect), since=names[-1], reason=words)
+
+
+def clipped(values: Floats) -> Floats:
+    """Values further than `CLIP` robust standard deviations from the median are moved there."""
+    middle, reach = np.median(values), CLIP * scipy.stats.median_abs_deviation(values, scale="normal")
+    return np.clip(values, middle - reach, middle + reach)
 
 
 def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -> Finding:
     """Judge interleaved re-runs (log ratios of one night) against the median of the nights before.
 
-    Their 99 % interval must lie beyond the floor.
+    Their 99 % interval must lie beyond the floor, the practical one or three times the noise from night to night.
     """
-    centre = float(np.median([p.value for p in history[-GROSS_WINDOW:]]))
+    values = np.array([p.value for p in history][-WINDOW:])
+    centre, floor = float(np.median(values)), floor_of(values, metric)
     shift = np.asarray(reruns, dtype=float) - centre
     mean, half = float(shift.mean()), math.inf
     if len(shift) > 1:
         half = float(scipy.stats.t.ppf(0.995, len(shift) - 1) * shift.std(ddof=1) / math.sqrt(len(shift)))
-    sure = abs(mean) - half > metric.floor
+    sure = abs(mean) - half > floor
     return Finding(
         verdict=direction(mean, metric) if sure else "steady",
         effect=math.expm1(mean),
         since=history[-1].night if history else None,
-        floor=math.expm1(metric.floor),
+        floor=math.expm1(floor),
         reason=f"{len(shift)} re-runs: {math.expm1(mean - half):+.1%} to {math.expm1(mean + half):+.1%} (99 %)",
     )
 
@@ -180,6 +192,12 @@ def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -
 def direction(effect: float, metric: Metric) -> Literal["regression", "improvement"]:
     better = effect > 0 if metric.better == "higher" else effect < 0
     return "improvement" if better else "regression"
+
+
+def floor_of(values: Floats, metric: Metric) -> float:
+    """Smallest effect that is spoken of: the practical one, or three times the noise where that is more and known."""
+    noise = noise_of(values)
+    return max(metric.floor, 3 * noise) if noise is not None and len(values) >= NOISE_NIGHTS else metric.floor
 
 
 def noise_of(values: Floats) -> float | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,10 @@ from results.nightly.swap import swaps
 from results.paired import benjamini_hochberg
 
 FALSE_DISCOVERY_RATE = 0.05
+DISTURBED = 0.05
+"""Share of the cores that others kept busy in some step of a block, from which on it is disturbed; that of rule A5 (docs/validity.md)."""
+ENOUGH = 3
+"""Quiet blocks that a night's figure may rest on alone; with fewer, the disturbed ones count as well."""
 
 
 class Key(Struct, frozen=True, order=True):
@@ -68,18 +72,23 @@ class Night(Struct, frozen=True, kw_only=True):
     probes: tuple[Probe, ...] = ()
     unprobed: str = ""
     """Why there is no determinism probe."""
+    runs: tuple[str, ...] = ()
+    """Names of the runs of this night, in the order in which they began."""
 
 
 def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ...]:
     """Every series with its points in the order of the nights, judged up to the last night."""
     values: dict[Key, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     epochs: dict[tuple[str, str], str] = {}
+    runs: dict[tuple[str, int], str] = {}
     for e in entries:
         if e.arm == "b":
             epochs[e.deployment, e.night] = e.epoch
+            runs[e.night, e.block] = e.run
         if e.arm == "b" and e.metric and e.value is not None:
             values[Key(e.deployment, e.task, e.load, e.metric)][e.night][e.block] = math.log(e.value)
     nights = sorted({e.night for e in entries})
+    quiet = quiet_blocks(entries)
     found = []
     for key, by_night in sorted(values.items()):
         if key.deployment == control:
@@ -87,15 +96,32 @@ def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ..
         base = values.get(replace(key, deployment=control)) if control else None
         points, ages = [], []
         for night in nights:
-            ratios = _ratios(by_night.get(night, {}), base.get(night, {}) if base else None)
+            tonight = by_night.get(night, {})
+            counted = {block: value for block, value in tonight.items() if _counts(quiet.get(night, set()), block)}
+            ratios = _ratios(counted, base.get(night, {}) if base else None)
             if ratios:
-                points.append(_point(night, ratios))
+                points.append(_point(night, ratios, runs[night, min(counted)]))
                 ages.append(epochs[key.deployment, night] + (epochs.get((control, night), "") if control else ""))
         if points:
             current = [p for p, age in zip(points, ages, strict=True) if age == ages[-1]]
             metric = METRICS[key.metric]
             found.append(Series(key=key, points=tuple(points), epochs=tuple(ages), finding=judge(current, metric)))
     return tuple(found)
+
+
+def quiet_blocks(entries: Iterable[Entry]) -> dict[str, set[int]]:
+    """By night, the blocks in whose steps others kept at most `DISTURBED` of the cores busy; one that was not watched is quiet."""
+    quiet: dict[str, set[int]] = defaultdict(set)
+    disturbed: dict[str, set[int]] = defaultdict(set)
+    for e in entries:
+        if e.arm == "b" and not e.metric and not e.item:
+            noisy = e.foreign is not None and e.foreign > DISTURBED
+            (disturbed if noisy else quiet)[e.night].add(e.block)
+    return {night: quiet[night] - disturbed[night] for night in {*quiet, *disturbed}}
+
+
+def _counts(quiet: set[int], block: int) -> bool:
+    return block in quiet or len(quiet) < ENOUGH
 
 
 def _ratios(candidate: Mapping[int, float], control: Mapping[int, float] | None) -> list[float]:
@@ -105,9 +131,19 @@ def _ratios(candidate: Mapping[int, float], control: Mapping[int, float] | None)
     return [value - control[block] for block, value in candidate.items() if block in control]
 
 
-def _point(night: str, ratios: Sequence[float]) -> Point:
+def _point(night: str, ratios: Sequence[float], run: str) -> Point:
     spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else None
-    return Point(night=night, value=float(np.median(ratios)), block_sd=spread, blocks=len(ratios))
+    return Point(night=night, value=middle_of(ratios), block_sd=spread, blocks=len(ratios), run=run)
+
+
+def middle_of(ratios: Sequence[float]) -> float:
+    """The median of the means of all pairs, each value with itself among them (Hodges and Lehmann 1963).
+
+    Deaf to a few wild blocks (up to 29 % of them), and for well-behaved ones as sharp as a median over half as many blocks again.
+    """
+    values = np.asarray(ratios, dtype=float)
+    first, second = np.triu_indices(len(values))
+    return float(np.median((values[first] + values[second]) / 2))
 
 
 def accuracies(entries: Sequence[Entry]) -> tuple[Accuracy, ...]:
@@ -197,9 +233,16 @@ def judge_night(
         series=series,
         accuracy=accuracy,
         failures=failed,
-        events=(*_changed_probes(probed), *changed_answers(ours, night), *_new_epochs(series), *broken),
+        events=(
+            *_changed_probes(probed),
+            *changed_answers(ours, night),
+            *_new_epochs(series),
+            *_disturbed(ours, night),
+            *broken,
+        ),
         probes=probed,
         unprobed=unprobed,
+        runs=tuple(sorted({e.run for e in ours if e.night == night})),
     )
 
 
@@ -211,6 +254,15 @@ def _discoveries(series: Sequence[Series]) -> set[str]:
 
 def _changed_probes(probed: Sequence[Probe]) -> tuple[str, ...]:
     return tuple(f"{p.deployment}: {p.words}, with nothing known to have changed" for p in probed if p.changed)
+
+
+def _disturbed(entries: Sequence[Entry], night: str) -> tuple[str, ...]:
+    blocks = {e.block for e in entries if e.night == night and e.arm == "b"}
+    quiet = quiet_blocks(e for e in entries if e.night == night).get(night, set())
+    if quiet == blocks:
+        return ()
+    what = "left out" if len(quiet) >= ENOUGH else f"counted all the same, since only {len(quiet)} were quiet"
+    return (f"{len(blocks - quiet)} of {len(blocks)} blocks were disturbed by other processes and {what}",)
 
 
 def _new_epochs(series: Sequence[Series]) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ from results.nightly.night import Night, Series
 from results.store import write_atomically
 
 WIDTH, HEIGHT, EDGE = 560, 110, 8
+RUNS = "../../runs"
+"""From a night's folder to its runs."""
+URGENCY = ("regression", "candidate", "improvement", "steady", "too_short")
+"""Order of the drawings."""
 
 
 class Drawing(Struct, frozen=True, kw_only=True):
@@ -22,7 +26,8 @@ class Drawing(Struct, frozen=True, kw_only=True):
 
     name: str
     lines: tuple[str, ...]
-    dots: tuple[tuple[float, float, str], ...]
+    dots: tuple[tuple[float, float, str, str], ...]
+    """Each with its words and the address of its first run."""
     steps: tuple[float, ...]
     """Where a new epoch begins."""
     change: float | None
@@ -30,6 +35,12 @@ class Drawing(Struct, frozen=True, kw_only=True):
     band: tuple[float, float]
     """Top and height of the range within the floor around the median of the epoch."""
     words: str
+    verdict: str
+    top: str
+    bottom: str
+    """What the upper and the lower edge stand for, against the middle of the epoch."""
+    first: str
+    last: str
 
 
 def write_night(judged: Night, folder: Path) -> Path:
@@ -136,8 +147,10 @@ def page(judged: Night) -> str:
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     template = environment.get_template("nightly.html.j2")
-    drawn: Any = [draw(s) for s in judged.series]
-    return template.render(night=judged, drawn=drawn, width=WIDTH, height=HEIGHT, words=verdict_words, percent=percent)
+    drawn: Any = [draw(s) for s in sorted(judged.series, key=lambda s: (URGENCY.index(s.finding.verdict), s.key))]
+    return template.render(
+        night=judged, drawn=drawn, width=WIDTH, height=HEIGHT, words=verdict_words, percent=percent, runs=RUNS
+    )
 
 
 def draw(one: Series) -> Drawing:
@@ -159,13 +172,18 @@ def draw(one: Series) -> Drawing:
         name=str(one.key),
         lines=tuple(_line(xs, [y(v) for v in values], a, b) for a, b in _spans(starts, len(values))),
         dots=tuple(
-            (round(x, 1), y(p.value), f"{p.night}: {math.exp(p.value):.4g}")
+            (round(x, 1), y(p.value), f"{p.night}: {math.exp(p.value):.4g}, {p.blocks} blocks", f"{RUNS}/{p.run}/")
             for x, p in zip(xs, one.points, strict=True)
         ),
         steps=tuple(round((xs[i] + xs[i - 1]) / 2, 1) for i in starts),
         change=round(since, 1) if since is not None and one.finding.verdict != "steady" else None,
         band=(y(middle + metric.floor), round(y(middle - metric.floor) - y(middle + metric.floor), 1)),
         words=verdict_words(one),
+        verdict=one.finding.verdict,
+        top=f"{math.expm1(high - middle):+.1%}",
+        bottom=f"{math.expm1(low - middle):+.1%}",
+        first=one.points[0].night,
+        last=one.points[-1].night,
     )
 
 

@@ -121,6 +121,13 @@ def foreign_cores(view: StepView) -> float | None:
     return max(0.0, float(busy[0].values.mean()) / 100 * cores - used)
 
 
+def foreign_share(view: StepView) -> float | None:
+    """`foreign_cores` as a share of the machine's cores."""
+    foreign = foreign_cores(view)
+    cores = host_value(view.cell.host, "cpu", "threads", "logical", "cores", "logical_cores")
+    return foreign / cores if foreign is not None and cores else None
+
+
 def _rise(view: StepView, field: str) -> float:
     """How much a field rose within the step, the device with the largest rise."""
     series, span = view.cell.series, view.span

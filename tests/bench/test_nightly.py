@@ -1,11 +1,13 @@
 """Nights from end to end with scripted models: blocks, history, verdicts, files, exit statuses."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import junitparser
+import msgspec
 import pytest
 from hostile_server import DONE, HostileServer, Reply, delta, hostile_server, usage
 
@@ -18,7 +20,8 @@ from bench.session import Wishes, prepare
 from results.nightly import history
 from results.nightly.history import Entry
 from results.nightly.probe import Probe, probes
-from results.store import RunDir
+from results.records import StepEnded, StepStarted, Tick
+from results.store import CellDir, RunDir
 
 SUITE = """
 name = "tiny"
@@ -53,6 +56,37 @@ def test_a_night_leaves_its_files_and_a_line_of_json(tmp_path: Path, capsys: pyt
     suite = junitparser.JUnitXml.fromfile(str(tmp_path / "history" / "nights" / "2026-01-01" / "junit.xml"))
     assert suite.failures == 0
     assert len(list((tmp_path / "history" / "runs").iterdir())) == 2
+
+
+def test_the_page_leads_to_the_runs_of_every_night(tmp_path: Path) -> None:
+    for label in ("2026-01-01", "2026-01-02"):
+        assert night(tmp_path, label) == OK
+    page = tmp_path / "history" / "nights" / "2026-01-02" / "nightly.html"
+    led = {(page.parent / address).resolve() for address in re.findall(r'href="([^"]+)"', page.read_text())}
+    runs = set((tmp_path / "history" / "runs").iterdir())
+    assert led == {r for r in runs if "2026-01-02" in r.name or r.name.endswith("-b1")}
+
+
+def disturb(folder: Path, block: int) -> None:
+    """As if another process had kept half of the machine busy during one block of the only night."""
+    (run,) = (folder / "history" / "runs").glob(f"*-b{block}")
+    for path in run.glob("cells/*"):
+        (start,) = (e.time_ns for e in CellDir(path).events() if isinstance(e, StepStarted) and "warmup" not in e.step)
+        (end,) = (e.time_ns for e in CellDir(path).events() if isinstance(e, StepEnded) and "warmup" not in e.step)
+        times = [start + (end - start) * k // 4 for k in range(5)]
+        ticks = [Tick(time_ns=t, meter="memory", device="host", cpu_seconds=0.0, host_cpu_percent=50.0) for t in times]
+        (path / "telemetry.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(ticks))
+
+
+def test_disturbed_blocks_are_told_and_made_up_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert night(tmp_path, "2026-01-01") == OK
+    disturb(tmp_path, 1)
+    (tmp_path / "history" / "history.parquet").unlink()
+    capsys.readouterr()
+    assert night(tmp_path, "2026-01-01") == OK
+    assert len(list((tmp_path / "history" / "runs").iterdir())) == 3
+    told = "1 of 3 blocks were disturbed by other processes and counted all the same, since only 2 were quiet"
+    assert said(capsys)["events"] == [told]
 
 
 def test_a_night_that_was_run_is_not_run_again(tmp_path: Path) -> None:

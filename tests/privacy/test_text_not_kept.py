@@ -3,18 +3,22 @@
 import hashlib
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import duckdb
 import pytest
 
-from bench.cli import OK
-from results.records import Answered, Ranked
+from bench.cli import CELL_FAILED, OK
+from results.records import Answered, CellStarted, Loaded, Ranked
 from results.store import RunDir
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +34,12 @@ ANSWER = "PLANTED-ANSWER"
 REASONING = "PLANTED-REASONING"
 ERROR = "PLANTED-ERROR"
 Server = Callable[[], str]
+OF_A_RUN = (
+    ["report", "RUN"],
+    ["verify", "RUN"],
+    ["compare", "RUN", "RUN", "--base-deployment", "server", "--candidate-deployment", "good", "--out", "compared.md"],
+    *(["export", "RUN", "--to", form] for form in ("csv", "parquet", "pytest-benchmark", "lm-eval", "junit")),
+)
 
 
 @contextmanager
@@ -127,7 +137,7 @@ def write_suite(folder: Path, url: str, head: str) -> Path:
 
 
 def run_and_collect(place: Path, head: str) -> tuple[RunDir, dict[str, bytes]]:
-    """Run, report and compare as a user does; then every file under the run, the cache, the temporary folder, and all that was said."""
+    """Run, judge a night, report, compare and export as a user does; then every file that is left and all that was said."""
     for name in ("input", "out", "cache", "tmp", "home", "cwd"):
         (place / name).mkdir()
     environment = {
@@ -140,21 +150,37 @@ def run_and_collect(place: Path, head: str) -> tuple[RunDir, dict[str, bytes]]:
     said = {}
     with planted_server() as url:
         suite = write_suite(place / "input", url, head)
-        commands = [["run", str(suite), "--out", str(place / "out")], ["report"], ["verify"], ["export", "--to", "csv"]]
-        for command in commands:
-            more = [] if command[0] == "run" else [str(max((place / "out").iterdir()))]
+        night = ["nightly", str(suite), "--history", str(place / "out" / "history"), "--night"]
+        for command in (
+            ["run", str(suite), "--out", str(place / "out")],
+            *([*night, n] for n in ("n1", "n2")),
+            *OF_A_RUN,
+        ):
+            words = [str(run_in(place / "out")) if word == "RUN" else word for word in command]
             done = subprocess.run(
-                [sys.executable, str(ROOT / "run_bench.py"), *command, *more],
+                [sys.executable, str(ROOT / "run_bench.py"), *words],
                 capture_output=True,
                 cwd=place / "cwd",
                 env=environment,
                 timeout=PATIENCE_S,
             )
             assert b"Traceback" not in done.stderr, done.stderr.decode()
-            said[f"what `{command[0]}` said"] = done.stdout + done.stderr
+            said[f"what `{' '.join(command)}` said"] = done.stdout + done.stderr
     places = [p for name in ("out", "cache", "tmp", "home", "cwd") for p in (place / name).rglob("*") if p.is_file()]
     files = {str(path.relative_to(place)): path.read_bytes() for path in places}
-    return RunDir(max((place / "out").iterdir())), files | said
+    tables = {f"rows of {name}": in_plain(place / name) for name in files if name.endswith(".parquet")}
+    assert len(tables) == 2  # of the history, and the exported one
+    return RunDir(run_in(place / "out")), files | said | tables
+
+
+def run_in(out: Path) -> Path:
+    (path,) = out.glob("*_planted")
+    return path
+
+
+def in_plain(parquet: Path) -> bytes:
+    """What a packed table holds: a search of its bytes would not find it."""
+    return repr(duckdb.read_parquet(str(parquet)).fetchall()).encode()
 
 
 def holding(found: dict[str, bytes], words: str) -> list[str]:
@@ -189,6 +215,45 @@ def test_with_text_kept_the_key_is_still_nowhere(tmp_path: Path) -> None:
     assert holding(found, KEY) == []
     assert holding(found, ANSWER)  # the search finds what is there
     assert holding(found, NOTE)
+
+
+@pytest.mark.parametrize(("head", "left"), [("", True), ("store_text = false", False), ("redact = ['x']", False)])
+def test_a_crash_leaves_no_core_where_no_text_may_be_kept(tmp_path: Path, head: str, left: bool) -> None:
+    if Path("/proc/sys/kernel/core_pattern").read_text().strip() not in ("core", "core.%p"):
+        pytest.skip("cores of this machine go elsewhere")
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        pytest.skip("no process may leave a core here")
+    (tmp_path / "suite.toml").write_text(
+        f'name = "cut"\nidle_s = 0.0\ntasks = ["clinical_qa_en"]\n{head}\n'
+        '[[deployments]]\nname = "slow"\nbackend = "scripted"\nsettings = { delay_s = 60.0 }\n'
+    )
+    command = [sys.executable, str(ROOT / "run_bench.py"), "run", "suite.toml", "--out", "out"]
+    program = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, preexec_fn=unlimited_cores)
+    limit = time.monotonic() + PATIENCE_S
+    while not (pids := started_workers(tmp_path / "out")):
+        assert program.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    os.kill(pids[0], signal.SIGSEGV)
+    assert program.wait(PATIENCE_S) == CELL_FAILED
+    assert bool(list(tmp_path.rglob("core*"))) == left
+
+
+def unlimited_cores() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+
+def started_workers(out: Path) -> list[int]:
+    """Of a run that is on: those that have loaded their model."""
+    events = [list(RunDir(path).cell(cell.name).events()) for path in out.glob("*") for cell in path.glob("cells/*")]
+    return [
+        e.pid
+        for cell in events
+        if any(isinstance(x, Loaded) for x in cell)
+        for e in cell
+        if isinstance(e, CellStarted) and e.pid
+    ]
 
 
 def test_every_file_and_folder_is_private_whatever_the_umask(tmp_path: Path) -> None:
