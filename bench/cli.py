@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in _DISK_ERRORS:
             return complain(
-                f"{error.filename or 'the disk'}: {error.strerror}; what was measured so far is kept, resume with --resume"
+                f"{error.filename or 'the disk'}: {error.strerror}; what was measured so far is kept, resume with "
+                "--resume (a night: with the same command)"
             )
         raise
     except Exception as error:
@@ -414,7 +415,10 @@ def export(
 def nightly(
     suite: Annotated[str, typer.Argument(help="A built-in suite's name or a TOML file.")],
     history: Annotated[Path, typer.Option("--history", help="Folder of the nights so far.")],
-    night: Annotated[str | None, typer.Option("--night", help="Name of the night; else today's date (UTC).")] = None,
+    night: Annotated[
+        str | None,
+        typer.Option("--night", help="Its name, nights follow in the order of their names; else today's date (UTC)."),
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Permit fetching models and data.")] = False,
 ) -> int:
     """Run the suite as tonight's blocks, judge them against the history; status 3 on a regression."""

@@ -6,6 +6,7 @@ cut is resumed like any run, and nothing here measures by itself.
 
 import math
 import random
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from results.nightly.judge import METRICS, confirm
 from results.nightly.night import Key, Night, judge_night, quiet_blocks, sentence
 from results.nightly.page import one_line, write_night
 from results.store import RunDir, StoreError, write_atomically
+
+NAME = re.compile(r"\w[\w .+-]*")
 
 
 def tonight(suite: Path, base: Path, folder: Path, label: str | None, download: bool) -> int:
@@ -58,6 +61,12 @@ def run_night(
             f"{suite.name}: [nightly] control `{options.control}` is no deployment; there are {', '.join(names)}"
         )
     night = label or datetime.now(UTC).strftime("%Y-%m-%d")
+    for what, name in (("--night", night), ("a suite's `name`", suite.name)):
+        if not NAME.fullmatch(name) or "-night-" in name:
+            raise ConfigError(
+                f"{what} {name!r}: runs of a night are named after it; begin with a letter or a digit, then use these, "
+                "blanks and `._+-`, but not `-night-`"
+            )
     try:
         (folder / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

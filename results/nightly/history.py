@@ -214,7 +214,7 @@ TYPES = {"block": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN", "foreign": "
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """Replace the Parquet file at once: a reader sees the old one or the new one."""
+    """Replace the Parquet file at once: a reader sees the old one or the new one. Raises `StoreError` where it cannot be written."""
     import duckdb
 
     lines, part = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".part")
@@ -225,6 +225,10 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
         lines.chmod(0o600)
         with duckdb.connect() as connection:
             connection.execute(f"COPY (SELECT * FROM {source}) TO '{_quoted(part)}' (FORMAT parquet)")
+    except duckdb.IOException as error:
+        part.unlink(missing_ok=True)
+        why = "No space left on device" if "No space left" in str(error) else str(error).partition("\n")[0]
+        raise StoreError(f"{path}: cannot be written ({why}); give the same command again when it can") from error
     finally:
         lines.unlink(missing_ok=True)
     part.chmod(0o600)

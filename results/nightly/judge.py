@@ -31,6 +31,8 @@ MIN_HISTORY = 20
 """Nights before a change that are needed to speak of one."""
 SINGLE_ALPHA = 1e-4
 """Of one night against those before; were re-runs no protection at all, it would be one false alarm in 27 series-years."""
+EARLY_ALPHA = 1e-3
+"""The same while there are too few nights for a change point: ten nights of an epoch, so one false alarm in a hundred epochs."""
 CLIP = 4.0
 """Robust standard deviations: an earlier night that lies further out counts as lying there, so that one bad night hides no later ones."""
 NOISE_NIGHTS = 10
@@ -156,7 +158,7 @@ def _single(values: Floats, names: Sequence[str], floor: float, seen: Finding) -
         return None
     scale = float(before.std(ddof=1)) * math.sqrt(1 + 1 / len(before))
     p_value = float(2 * scipy.stats.t.sf(abs(effect) / scale, len(before) - 1)) if scale else 0.0
-    if p_value >= SINGLE_ALPHA:
+    if p_value >= (EARLY_ALPHA if len(before) < MIN_HISTORY else SINGLE_ALPHA):
         return None
     words = f"one night, p {p_value:.1e} against the {len(before)} before" if scale else "one night out of a constant"
     return replace(seen, verdict="candidate", effect=math.expm1(effect), since=names[-1], reason=words)

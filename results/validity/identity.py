@@ -5,6 +5,7 @@ from typing import Any
 from results.energy import where_of
 from results.memory import gpus
 from results.records import Answered, Ranked
+from results.series import Column
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 from results.validity.power import untold
 
@@ -97,7 +98,7 @@ def quiet(view: StepView) -> Check:
 
 
 def foreign_cores(view: StepView) -> float | None:
-    """Mean number of cores that others kept busy: the whole machine's less our process tree's; `None` where not read."""
+    """Mean number of cores that others kept busy: the whole machine's less our worker's and the harness's; `None` where not read."""
     series, span = view.cell.series, view.span
     cores = host_value(view.cell.host, "cpu", "threads", "logical", "cores", "logical_cores")
     busy = [
@@ -116,9 +117,18 @@ def foreign_cores(view: StepView) -> float | None:
         or not isinstance(cores, (int, float))
     ):
         return None
-    seconds = float(ours[0].times_ns[-1] - ours[0].times_ns[0]) / 1e9
-    used = float(ours[0].values[-1] - ours[0].values[0]) / seconds
+    harness = [
+        series.column(m, d, "harness_cpu_seconds").within(span.start_ns, span.end_ns)
+        for m, d in series.with_field("harness_cpu_seconds")
+    ]
+    used = sum(_slope(column) for column in (ours[0], *harness[:1]))
     return max(0.0, float(busy[0].values.mean()) / 100 * cores - used)
+
+
+def _slope(column: Column) -> float:
+    """Rise of a counter of seconds for each second."""
+    seconds = float(column.times_ns[-1] - column.times_ns[0]) / 1e9 if len(column.times_ns) > 1 else 0.0
+    return float(column.values[-1] - column.values[0]) / seconds if seconds else 0.0
 
 
 def foreign_share(view: StepView) -> float | None:

@@ -144,6 +144,13 @@ def test_an_unknown_control_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "control `nobody` is no deployment" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("label", ["a/b", "../n", "..", "x-night-y", "[n]", "n\n"])
+def test_a_name_that_no_run_can_bear_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], label: str) -> None:
+    assert night(tmp_path, label) == USER_ERROR
+    assert capsys.readouterr().err.startswith(f"error: --night {label!r}: ")
+    assert not (tmp_path / "history").exists()
+
+
 @pytest.fixture
 def server() -> Iterator[HostileServer]:
     """A model whose answers a test can change without a trace in the fingerprint."""

@@ -58,8 +58,37 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(write_suite: Suite, 
     assert folder.edits() == []
 
 
+@pytest.mark.parametrize("room_kib", [0, 8, 20])
+def test_a_night_on_a_full_disk_is_one_sentence_and_goes_on(write_suite: Suite, tmp_path: Path, room_kib: int) -> None:
+    """Rooms in which the lock, the Parquet file and the pages no longer fit; its runs are there."""
+    suite, disk = (
+        write_suite(tasks="[tasks.clinical_qa_en]\nlimit = 2\n[nightly]\nblocks = 1", good={}),
+        tmp_path / "disk",
+    )
+    night = f"{PROGRAM} nightly {suite} --history {disk}/h --night n"
+    done = in_mount_namespace(
+        f"mount -t tmpfs -o size=64m none {disk} && {night} >/dev/null 2>&1 || exit 90\n"
+        f"rm -r {disk}/h/history.parquet {disk}/h/nights\n"
+        f"mount -o remount,size=$(($(df --output=used -k {disk} | tail -1) + {room_kib}))k {disk} || exit 91\n"
+        f"{night} >/dev/null; echo status $?\n"
+        f"mount -o remount,size=64m {disk}; {night} 2>/dev/null; echo status $?; find {disk}/h -maxdepth 1 -type f"
+    )
+    first, verdict, second, *left = done.stdout.splitlines()
+    assert (first, second) == (f"status {USER_ERROR}", "status 0"), done.stderr
+    assert '"verdict":"ok"' in verdict
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left" in done.stderr
+    assert left == [f"{disk}/h/history.parquet"]
+
+
 @pytest.mark.parametrize(
-    "command", ["run {suite} --out {disk}/runs", "run --resume {disk}/runs/*", "report {disk}/runs/*"]
+    "command",
+    [
+        "run {suite} --out {disk}/runs",
+        "run --resume {disk}/runs/*",
+        "report {disk}/runs/*",
+        "nightly {suite} --history {disk}/h",
+    ],
 )
 def test_a_folder_that_cannot_be_written(write_suite: Suite, tmp_path: Path, command: str) -> None:
     suite = write_suite(head="limit = 2", good={})
