@@ -131,11 +131,11 @@ def test_a_clear_loss_of_accuracy_is_a_regression() -> None:
     assert (found.verdict, found.losses, found.gains) == ("regression", 20, 0)
 
 
-def simulate_year(sd: float, rho: float, shared: bool, seed: int) -> tuple[int, int]:
+def simulate_year(sd: float, rho: float, seed: int) -> tuple[int, int]:
     """Alarm episodes and nights with re-runs of one series in a year.
 
-    Where the night's noise is `shared`, the re-runs of that night have it as well and confirm whatever was a candidate: the worst
-    that can be. Else they are ten new draws with three times the noise of a night's figure.
+    The worst that can be: all noise is the night's own, so that the re-runs of that night have it as well and protect from nothing. They
+    are ten draws around it, with three times the noise of a night's figure.
     """
     made, last, alarms, reruns = points(noise(365, sd, seed=seed, rho=rho)), -RECENT - 1, 0, 0
     draw = np.random.default_rng(seed + 10_000)
@@ -143,7 +143,7 @@ def simulate_year(sd: float, rho: float, shared: bool, seed: int) -> tuple[int, 
         verdict = judge(made[max(0, end - WINDOW) : end], SPEED).verdict
         if verdict == "candidate":
             reruns += 1
-            again = draw.normal(scale=3 * sd, size=10) + (made[end - 1].value if shared else 0.0)
+            again = draw.normal(loc=made[end - 1].value, scale=3 * sd, size=10)
             verdict = confirm(made[max(0, end - WINDOW) : end - 1], list(again), SPEED).verdict
         if verdict in ("regression", "improvement"):
             alarms += end - last > RECENT
@@ -152,21 +152,17 @@ def simulate_year(sd: float, rho: float, shared: bool, seed: int) -> tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("rho", [0.0, 0.3])
-def test_noise_alone_alarms_at_most_once_in_ten_series_years(rho: float, shared: bool) -> None:
-    years = [simulate_year(0.01, rho, shared, seed) for seed in range(200)]
+def test_noise_alone_alarms_at_most_once_in_ten_series_years(rho: float) -> None:
+    years = [simulate_year(0.01, rho, seed) for seed in range(200)]
     alarms, reruns = (float(np.mean([y[i] for y in years])) for i in (0, 1))
-    print(
-        f"1 % noise, autocorrelation {rho}, re-runs {'share the night' if shared else 'independent'}: "
-        f"{alarms:.3f} alarms and {reruns:.2f} nights with re-runs per series-year"
-    )
+    print(f"1 % noise, autocorrelation {rho}: {alarms:.3f} alarms and {reruns:.2f} nights with re-runs per series-year")
     assert alarms <= 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nights", "sd"), [(10, 0.01), (20, 0.015)])
-def test_a_tenth_slower_is_found_on_its_first_night(nights: int, sd: float) -> None:
+@pytest.mark.parametrize(("nights", "sd", "least"), [(10, 0.01, 0.95), (20, 0.015, 0.6)])
+def test_a_tenth_slower_is_found_on_its_first_night(nights: int, sd: float, least: float) -> None:
     found = 0
     for seed in range(1000):
         values = noise(nights + 1, sd, seed=5000 + seed)
@@ -175,7 +171,7 @@ def test_a_tenth_slower_is_found_on_its_first_night(nights: int, sd: float) -> N
             again = np.random.default_rng(seed).normal(loc=math.log(0.9), scale=3 * sd, size=10)
             found += confirm(points(values[:-1]), list(again), SPEED).verdict == "regression"
     print(f"10 % slower at {sd:.1%} noise after {nights} nights: {found / 1000:.1%} found on the first night")
-    assert found >= 800
+    assert found / 1000 >= least
 
 
 @pytest.mark.slow
