@@ -133,6 +133,10 @@ def run(
     wishes = session.Wishes(only=only, limit=limit, seed=seed, download=download, meters=more)
     if resume:
         folder = RunDir(resume)
+        if wishes != session.Wishes(download=download) or name or suite != "demo" or out != RUNS:
+            raise ConfigError(
+                "--resume goes on with a run as it was planned; leave out everything but --download and --tariff"
+            )
         wishes = session.Wishes(download=download)
         prepared = session.reopen(folder, wishes)
     else:
@@ -247,17 +251,20 @@ def score(run: RunPath) -> int:
 
     folder = RunDir(run)
     manifest = folder.manifest()
-    if not manifest.store_text:
-        raise ConfigError(f"{run}: this run kept no text, so its answers cannot be judged again")
+    if not manifest.store_text or manifest.suite.get("redact"):
+        raise ConfigError(f"{run}: this run did not keep its texts whole, so its answers cannot be judged again")
     if edits := folder.edits():
         raise ConfigError(f"{run}: {edits[0]}; a run that is not whole is not scored again")
     prepared = session.reopen(folder, session.Wishes())
-    for cell in prepared.cells:
-        cell_dir = folder.cell(cell.facts.id)
-        if cell_dir.path.exists():
-            cell_dir.write_scores(score_cell(cell, prepared.data, cell_dir.events(), prepared.suite.seed))
-    judge.judge_again(prepared, folder)
-    folder.seal()
+    with session.Lock(folder):
+        for cell in prepared.cells:
+            cell_dir = folder.cell(cell.facts.id)
+            if cell_dir.path.exists():
+                cell_dir.write_scores(score_cell(cell, prepared.data, cell_dir.events(), prepared.suite.seed))
+        judge.judge_again(prepared, folder)
+        folder.seal()
+    if (run / "rows.csv").exists():  # it tells the scores of before
+        _write_report([run], run, _tariff_of(prepared), "en")
     print(f"scored again: {run}", file=sys.stderr)
     return OK
 

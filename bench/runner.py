@@ -42,6 +42,8 @@ OUT_OF_MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+CLOCK_GAP_NS = 60_000_000_000
+"""Between two attempts whose distance in time is not known: more than any window reaches over."""
 HARMLESS_ANSWER = re.compile(r"[A-J]{1,10}|[-+]?[0-9.]{1,8}|yes|no|maybe")
 """What a suite that keeps no text still keeps of an answer."""
 
@@ -117,8 +119,9 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
         run.out.drop_scores()  # whoever finds scores beside an ended cell may rely on them
     before = run.fingerprint()
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context(Lines(run.out.path / "events.jsonl"))
-        ticks = stack.enter_context(Lines(run.out.path / "telemetry.jsonl"))
+        shift_ns = _clock_shift_ns(run.out)
+        events = stack.enter_context(Lines(run.out.path / "events.jsonl", shift_ns))
+        ticks = stack.enter_context(Lines(run.out.path / "telemetry.jsonl", shift_ns))
         log = _open_log(run, stack)
         _write_job(run, msgspec.json.encode(run.cell.job(frozenset())) if done else job_bytes)
         watched = WatchedProcess()
@@ -145,6 +148,13 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
     return outcome
 
 
+def _clock_shift_ns(out: CellDir) -> int:
+    """0, but where what is recorded lies in the future: the machine was restarted since, and its monotonic clock with it."""
+    last_ns = out.last_ns()
+    behind_ns = last_ns - time.monotonic_ns() if last_ns is not None else -1
+    return behind_ns + CLOCK_GAP_NS if behind_ns >= 0 else 0
+
+
 class Recorder:
     """Writes every record as it comes. Where text may not be kept, answers wait in memory until their step is scored."""
 
@@ -160,6 +170,7 @@ class Recorder:
         }
         self.stopped: str | None = None
         """Name of the step that has just been ended early; the worker is of no more use."""
+        self.clock_shift_s = events.shift_ns / 1e9
         self.loaded = False
         self.last_sign = time.monotonic()
         """Of progress; an engine that only goes on telling its state has hung."""
@@ -227,6 +238,7 @@ def _attend(
                 model_commit=commit,
                 source_commit=run.code.commit,
                 source_changed=run.code.changed,
+                clock_shift_s=recorder.clock_shift_s,
             )
         )
         while True:
@@ -371,10 +383,12 @@ def _without_text(event: Answered | Ranked, privacy: Privacy) -> Answered | Rank
 
 
 def _without_answer(score: Scored, privacy: Privacy) -> Scored:
-    """Option letters, numbers and yes/no stay; anything else, however short, could be a name."""
+    """Where no text is kept, option letters, numbers and yes/no stay; anything else, however short, could be a name."""
 
     def short(text: str | None) -> str | None:
-        return text if text is not None and HARMLESS_ANSWER.fullmatch(text) else privacy.keep(text)
+        if privacy.store_text or text is None:
+            return privacy.keep(text)
+        return msgspec.structs.replace(privacy, store_text=True).keep(text) if HARMLESS_ANSWER.fullmatch(text) else None
 
     return msgspec.structs.replace(
         score, answer=short(score.answer), target=short(score.target), detail=privacy.keep(score.detail) or ""

@@ -14,6 +14,7 @@ from results.stats import Interval, Percentile, items_of, percentile, score_inte
 from results.views import StepRecords
 from results.windows import (
     Stationarity,
+    evaluated_prompts,
     idle_power,
     output_pieces,
     prompt_pieces,
@@ -48,6 +49,8 @@ class Tokens(Struct, frozen=True, kw_only=True):
     """Sums over the requests that succeeded; `None` when the count of one is unknown."""
 
     prompt: int | None
+    evaluated: int | None
+    """Of the prompt, those that did not come from a cache."""
     cached: int | None
     output: int | None
     think: int | None
@@ -103,8 +106,10 @@ def tokens_of(step: StepRecords) -> Tokens:
     output = total(a.output_tokens for a in answers) if answers else None
     think = [a.think_tokens for a in answers if a.think_tokens is not None]
     texts = [a.text for a in answers]
+    evaluated = evaluated_prompts(done) if done else None
     return Tokens(
         prompt=total(r.prompt_tokens for r in done) if done else None,
+        evaluated=sum(evaluated) if evaluated is not None else None,
         cached=total(a.cached_tokens for a in answers) if answers else None,
         output=output,
         think=sum(think) if think else None,
@@ -116,7 +121,9 @@ def tokens_of(step: StepRecords) -> Tokens:
 
 
 def _answer_text(text: str) -> str:
-    return text.rpartition("</think>")[2].strip()
+    """What follows the thinking part; nothing while that is unclosed."""
+    final = text.rpartition("</think>")[2]
+    return "" if "<think>" in final else final.strip()
 
 
 def total(parts: Iterable[int | None]) -> int | None:
@@ -155,12 +162,10 @@ def tpot_ms(answer: Answered) -> float | None:
 
 
 def _prefill_speed(answers: Sequence[Answered]) -> float | None:
-    spans = [
-        (a.prompt_tokens, a.cached_tokens or 0, a.first_ns - a.start_ns) for a in answers if a.first_ns is not None
-    ]
-    seconds = sum(ns for _, _, ns in spans) / 1e9
-    tokens = total(p - c if p is not None else None for p, c, _ in spans)
-    return tokens / seconds if tokens is not None and seconds > 0 else None
+    begun = [a for a in answers if a.first_ns is not None]
+    seconds = sum((a.first_ns or 0) - a.start_ns for a in begun) / 1e9
+    tokens = evaluated_prompts(begun)
+    return sum(tokens) / seconds if tokens is not None and seconds > 0 else None
 
 
 class Steady(Struct, frozen=True, kw_only=True):

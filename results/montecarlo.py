@@ -175,7 +175,7 @@ def _unit_costs(variant: Variant, draws: int, seed: int) -> tuple[Quantity, Quan
     if row.seconds is None or not row.samples:
         return np.nan, np.nan
     slower = 1 / _speed_factor(row, draws, seed)
-    watts = power_factor(row, power, draws, seed)
+    watts = power_factor(row, draws, seed)
     energy = row.energy_j * watts * slower / row.samples if row.energy_j is not None else np.nan
     if power.busy_w is None or power.idle_w is None:
         return np.nan, energy
@@ -207,10 +207,10 @@ def _speed_factor(row: Row, draws: int, seed: int) -> Floats:
     return np.clip(drawn, 0.2, 5.0)
 
 
-def power_factor(row: Row, power: Power, draws: int, seed: int) -> Floats:
-    """Drawn watts / measured watts; rows read by the same sensors share their error."""
+def power_factor(row: Row, draws: int, seed: int) -> Floats:
+    """Drawn joules / measured joules; rows read by the same sensors share their error."""
     joules, low, high = row.energy_j, row.energy_low_j, row.energy_high_j
-    if not power.measured or not joules or low is None or high is None:
+    if not joules or low is None or high is None:
         return np.ones(draws)
     uniform = _generator(seed, f"power:{row.run}:{row.energy_meters}:{row.power_class}").random(draws)
     return low / joules + uniform * (high - low) / joules
@@ -322,7 +322,7 @@ def tornado(variant: Variant, draws: int = 2000, seed: int = 0) -> tuple[Swing, 
         return ()
     base = inputs_of(variant.tariff, power.busy_w, power.idle_w)
     ends: dict[str, tuple[Inputs, Inputs]] = {}
-    drawn = drawn_inputs(variant.tariff, power, power_factor(row, power, draws, seed), draws, seed)
+    drawn = drawn_inputs(variant.tariff, power, power_factor(row, draws, seed), draws, seed)
     for name in base.__struct_fields__:
         column = getattr(drawn, name)
         if isinstance(column, np.ndarray) and np.ptp(column) > 0:

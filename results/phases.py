@@ -21,7 +21,7 @@ from results.records import Answered
 from results.series import Series, Window
 from results.stats import Floats
 from results.views import StepRecords
-from results.windows import prompt_pieces, tokens_in
+from results.windows import evaluated_prompts, prompt_pieces, tokens_in
 
 FEWEST_WINDOWS = 20
 SHORTEST_WINDOW_S = 5.0
@@ -90,8 +90,10 @@ def _parts(step: StepRecords, series: Series, whole: Energy) -> list[_Part] | Ph
         )
         if energy.value_j is None or energy.meters != whole.meters:
             return Phases(reason=f"the energy of a window is unknown: {energy.reason or 'other meters'}")
-        prompt = sum((a.prompt_tokens or 0) - (a.cached_tokens or 0) for a in group)
-        parts.append(_Part(float(prompt), float(sum(a.output_tokens or 0 for a in group)), energy.value_j))
+        prompt = evaluated_prompts(group)
+        if prompt is None:
+            return Phases(reason="tokens from a cache were told for some requests only")
+        parts.append(_Part(float(sum(prompt)), float(sum(a.output_tokens or 0 for a in group)), energy.value_j))
         group = []
     return parts
 

@@ -68,6 +68,8 @@ class CellStarted(Struct, frozen=True, tag=True, kw_only=True):
     """Of Bedside as this attempt ran it; a run that was resumed may have several."""
     source_changed: bool | None = None
     """As in `Manifest`."""
+    clock_shift_s: float = 0.0
+    """Added to every time of this attempt: the machine was restarted since the last one, and its clock began anew."""
 
 
 class Loaded(Struct, frozen=True, tag=True):

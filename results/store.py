@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -25,10 +26,14 @@ class StoreError(Exception):
 
 
 class Lines:
-    """An append-only file of JSON lines, private to the user, with a running hash of its bytes."""
+    """An append-only file of JSON lines, private to the user, with a running hash of its bytes.
 
-    def __init__(self, path: Path) -> None:
+    `shift_ns` is added to every time, so that a cell stays on one clock when the machine was restarted within it.
+    """
+
+    def __init__(self, path: Path, shift_ns: int = 0) -> None:
         self.path = path
+        self.shift_ns = shift_ns
         self._hash = hashlib.sha256()
         _drop_half_line(path)
         if path.exists():
@@ -38,7 +43,7 @@ class Lines:
 
     def append(self, record: msgspec.Struct) -> None:
         """Write one record; a full disk raises `OSError` and leaves at most half a line, which the next opening drops."""
-        line = _ENCODER.encode(record) + b"\n"
+        line = _ENCODER.encode(_shifted(record, self.shift_ns) if self.shift_ns else record) + b"\n"
         written = self._file.write(line)
         if written != len(line):
             raise OSError(28, "No space left on device", str(self.path))
@@ -59,6 +64,16 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _times(record: msgspec.Struct) -> dict[str, int]:
+    """Every instant of a record, by field."""
+    found = {name: getattr(record, name) for name in record.__struct_fields__ if name.endswith("_ns")}
+    return {name: time_ns for name, time_ns in found.items() if time_ns is not None}
+
+
+def _shifted(record: msgspec.Struct, shift_ns: int) -> msgspec.Struct:
+    return msgspec.structs.replace(record, **{name: t + shift_ns for name, t in _times(record).items()})
 
 
 def _drop_half_line(path: Path) -> None:
@@ -104,6 +119,11 @@ class CellDir:
             if isinstance(event, CellEnded):
                 last = event
         return last
+
+    def last_ns(self) -> int | None:
+        """The latest instant that was recorded; None where nothing was."""
+        records: Iterator[msgspec.Struct] = chain(self.events(), self.telemetry())
+        return max((max(_times(r).values()) for r in records if _times(r)), default=None)
 
     def has_scores(self) -> bool:
         return (self.path / "scores.jsonl").exists()

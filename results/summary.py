@@ -147,8 +147,9 @@ def _facts(cell: CellRecords, step: StepRecords) -> dict[str, object]:
     }
 
 
-NOT_HERE = (
-    *(f for f in Row.__struct_fields__ if f.startswith(("energy_", "host_", "vram_")) or f.endswith("power_w")),
+MEMORY_HERE = tuple(f for f in Row.__struct_fields__ if f.startswith(("host_", "vram_")))
+POWER_HERE = (
+    *(f for f in Row.__struct_fields__ if f.startswith("energy_") or f.endswith("power_w")),
     "power_class",
     "steady_energy_j",
     "steady_energy_per_output_token_j",
@@ -157,7 +158,6 @@ NOT_HERE = (
     "phase_energy_method",
     "phase_energy_reason",
 )
-"""What this machine's meters say nothing about when the model ran on another one."""
 NOT_TIMED = (
     *(
         f
@@ -171,16 +171,22 @@ NOT_TIMED = (
 
 
 def _elsewhere(step: StepRecords) -> dict[str, object]:
-    """Blanks for what was not measured here: answers recorded elsewhere have no time of ours, a remote server no power or memory."""
+    """Blanks for what was not measured here: answers recorded elsewhere have no time or power of ours, a remote server no memory.
+
+    Its power is known where the suite names its node's meters (`results.energy.window_energy` takes no others for it).
+    """
     device = step.engine.device if step.engine else None
-    if device not in ("recorded", "remote"):
+    if device == "remote":
+        return dict.fromkeys(MEMORY_HERE)
+    if device != "recorded":
         return {}
-    kept: dict[str, object] = {"energy_valid": False, "energy_reasons": (f"the model ran elsewhere ({device})",)}
-    blanks: dict[str, object] = dict.fromkeys(NOT_HERE if device == "remote" else NOT_HERE + NOT_TIMED)
-    if device == "recorded":
-        found = percentile([r.engine_decode_ms for r in step.answered if r.engine_decode_ms is not None], 0.5)
-        kept |= {"e2e_p50_ms": found.value, "warnings": ("answers, tokens and durations are as recorded elsewhere",)}
-    return blanks | kept
+    found = percentile([r.engine_decode_ms for r in step.answered if r.engine_decode_ms is not None], 0.5)
+    return dict.fromkeys(MEMORY_HERE + POWER_HERE + NOT_TIMED) | {
+        "energy_valid": False,
+        "energy_reasons": (f"the model ran elsewhere ({device})",),
+        "e2e_p50_ms": found.value,
+        "warnings": ("answers, tokens and durations are as recorded elsewhere",),
+    }
 
 
 def _measured(measured: Measured, step: StepRecords) -> dict[str, object]:
@@ -232,7 +238,6 @@ def ended_because(stopped: Stopped, rule: StoppingRule | None) -> str:
 
 def _speed(measured: Measured, step: StepRecords) -> dict[str, object]:
     tokens, seconds, steady = measured.tokens, measured.seconds, measured.steady
-    evaluated = tokens.prompt - (tokens.cached or 0) if tokens.prompt is not None else None
     done = sum(r.error is None for r in step.records)
     joules = steady.energy.value_j if steady else None
     return {
@@ -242,7 +247,7 @@ def _speed(measured: Measured, step: StepRecords) -> dict[str, object]:
         "output_tokens": tokens.output,
         "think_tokens": tokens.think,
         "output_tokens_mean": tokens.output_mean,
-        "prompt_tokens_per_s": ratio(evaluated, seconds),
+        "prompt_tokens_per_s": ratio(tokens.evaluated, seconds),
         "output_tokens_per_s": ratio(tokens.output, seconds),
         "samples_per_s": ratio(done, seconds),
         "characters_per_s": ratio(tokens.characters, seconds),

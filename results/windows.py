@@ -95,17 +95,27 @@ def output_pieces(answered: Sequence[Answered]) -> Pieces | None:
     return pieces_of(firsts + [(first_ns, last_ns, tokens - 1.0) for first_ns, last_ns, tokens in wrote])
 
 
-def prompt_pieces(records: Sequence[Answered | Ranked]) -> Pieces | None:
-    """Prompt tokens evaluated (cached ones left out), spread from the start of a request to its first token or its result."""
-    done = [r for r in records if r.error is None]
-    if any(r.prompt_tokens is None for r in done):
+def evaluated_prompts(done: Sequence[Answered | Ranked]) -> list[int] | None:
+    """Prompt tokens of each request less those from a cache; an engine that never tells of a cache is taken to have none.
+
+    `None` when a prompt was not counted, or when cached tokens were told for some requests and not for others.
+    """
+    counted = [r.prompt_tokens for r in done if r.prompt_tokens is not None]
+    cached = [r.cached_tokens if isinstance(r, Answered) else 0 for r in done]
+    told = [c for c, r in zip(cached, done, strict=True) if c is not None and isinstance(r, Answered)]
+    if len(counted) < len(done) or (told and None in cached):
         return None
-    return pieces_of(
-        (r.start_ns, r.first_ns or r.end_ns, float((r.prompt_tokens or 0) - (r.cached_tokens or 0)))
-        if isinstance(r, Answered)
-        else (r.start_ns, r.end_ns, float(r.prompt_tokens or 0))
-        for r in done
-    )
+    return [prompt - (hit or 0) for prompt, hit in zip(counted, cached, strict=True)]
+
+
+def prompt_pieces(records: Sequence[Answered | Ranked]) -> Pieces | None:
+    """Prompt tokens evaluated, spread from the start of a request to its first token or its result."""
+    done = [r for r in records if r.error is None]
+    tokens = evaluated_prompts(done)
+    if tokens is None:
+        return None
+    ends_ns = [(r.first_ns or r.end_ns) if isinstance(r, Answered) else r.end_ns for r in done]
+    return pieces_of((r.start_ns, end_ns, float(n)) for r, end_ns, n in zip(done, ends_ns, tokens, strict=True))
 
 
 def tokens_until(pieces: Pieces, times_ns: Sequence[int]) -> Floats:

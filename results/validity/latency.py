@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from results.energy import MAX_GAP_S, where_of
+from results.energy import MAX_GAP_S
 from results.profiles import FLOORS
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 from results.validity.workload import done, drafting
@@ -168,8 +168,8 @@ def ceiling(view: StepView) -> Check:
 def unburdened(view: StepView) -> Check:
     """C9"""
     series, span = view.cell.series, view.span
-    # Against a server the worker is only its client; else its processor time is the engine's.
-    fields = ["harness_cpu_seconds"] + (["cpu_seconds"] if where_of(_device(view)) == "remote" else [])
+    # Against a server that runs by itself the worker is only its client; else its processes' time is the engine's.
+    fields = ["harness_cpu_seconds"] + (["cpu_seconds"] if view.cell.facts.backend == "openai_server" else [])
     used = [share for field in fields if (share := _cores(view, field)) is not None]
     late = [
         series.column(m, d, "late_ms").within(span.start_ns, span.end_ns).values
@@ -184,10 +184,6 @@ def unburdened(view: StepView) -> Check:
     if lag_ms > LATEST_MS:
         return failed(seen, f"readings were {lag_ms:.0f} ms late (p99): the measuring side did not get its turn")
     return passed(seen)
-
-
-def _device(view: StepView) -> str | None:
-    return view.step.engine.device if view.step.engine else None
 
 
 def _cores(view: StepView, field: str) -> float | None:

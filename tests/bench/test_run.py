@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec import structs
 
 from bench.cli import CELL_FAILED, OK, USER_ERROR, main
 from bench.process import MARK
@@ -18,6 +19,7 @@ from results.store import CellDir, RunDir
 
 ROOT = Path(__file__).parents[2]
 NOTES = "[tasks.note_summary_en]\nlimit = 4\nload = [{ concurrency = 2 }]"
+GENERATED = '[tasks.clinical_qa_en]\nscoring = "generate"\nlimit = 3'
 Suite = Callable[..., Path]
 
 
@@ -149,6 +151,45 @@ def test_text_that_may_not_be_kept_is_nowhere_under_the_run(write_suite: Suite, 
     files = [p for p in folder.path.rglob("*") if p.is_file()]
     holding = [p.name for p in files if b"PLANTED-77" in p.read_bytes()]
     assert holding in ([], ["manifest.json"])  # the manifest holds the suite, whose scripted reply is a setting
+
+
+def test_answers_judged_again_are_in_the_report_too(write_suite: Suite, tmp_path: Path) -> None:
+    _, folder = run(write_suite(good={"reply": "Answer: A"}, tasks=GENERATED), tmp_path / "runs")
+    (cell,) = cells(folder).values()
+    first = list(cell.scores())
+    made = (folder.path / "rows.csv").read_text()
+    cell.write_scores([structs.replace(s, value=0.0, verdict="wrong") for s in first])
+    (folder.path / "rows.csv").write_text("stale")
+    folder.seal()
+    assert main(["score", str(folder.path)]) == OK
+    assert list(cell.scores()) == first
+    assert (folder.path / "rows.csv").read_text() == made
+    assert folder.edits() == []
+
+
+def test_a_run_whose_texts_were_redacted_is_not_judged_again(
+    write_suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite(good={"reply": "Answer: A"}, head="redact = ['Answer: [A-E]']", tasks=GENERATED)
+    _, folder = run(suite, tmp_path / "runs")
+    (cell,) = cells(folder).values()
+    judged = list(cell.scores())
+    assert {s.verdict for s in judged} <= {"correct", "wrong"}
+    assert main(["score", str(folder.path)]) == USER_ERROR
+    assert "did not keep its texts whole" in capsys.readouterr().err
+    assert list(cell.scores()) == judged
+
+
+def test_what_the_patterns_match_is_redacted_in_the_scores_too(write_suite: Suite, tmp_path: Path) -> None:
+    suite = write_suite(good={"reply": "Answer: A"}, head="redact = ['A']", tasks=GENERATED)
+    _, folder = run(suite, tmp_path / "runs")
+    assert {s.answer for cell in cells(folder).values() for s in cell.scores()} == {"[redacted]"}
+
+
+@pytest.mark.parametrize("more", [["--limit", "1"], ["--seed", "2"], ["--only", "x"], ["--name", "n"], ["other.toml"]])
+def test_resuming_takes_nothing_that_would_change_the_plan(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--resume", "somewhere", *more]) == USER_ERROR
+    assert "goes on with a run as it was planned" in capsys.readouterr().err
 
 
 def test_run_folders_are_private(write_suite: Suite, tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def test_one_sensor_errs_alike_for_all_variants() -> None:
     assert np.quantile(drawn.energy_per_sample_j[0], [0.025, 0.975]) == pytest.approx([0.62, 1.38], abs=0.03)
 
 
+def test_energy_keeps_the_range_of_its_sensor_where_the_cost_takes_declared_watts() -> None:
+    row = structs.replace(ROW, energy_boundary="gpu", energy_j=100.0, energy_low_j=92.0, energy_high_j=108.0)
+    declared = with_machine(node_busy_w=amount(1000.0), node_idle_w=amount(300.0))
+    drawn = simulate([variant("a", HALF, row, declared)], draws=2000)
+    assert np.quantile(drawn.energy_per_sample_j[0], [0.025, 0.975]) == pytest.approx([0.92, 1.08], abs=0.02)
+    assert drawn.cost_per_1k_samples[0].std() / drawn.cost_per_1k_samples[0].mean() == pytest.approx(0.0102, rel=0.1)
+
+
 def test_prices_of_a_tariff_are_the_same_for_all_its_variants() -> None:
     ranged = with_machine(price=amount(8760, 4000, 20000))
     drawn = simulate([variant("a", HALF, tariff=ranged), variant("b", HALF, tariff=ranged)], draws=2000)

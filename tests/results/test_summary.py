@@ -22,9 +22,13 @@ from made_records import (
 )
 from msgspec import structs
 
-from results.records import CellEnded, CellStarted, EngineState, Event, Loaded, StepEnded, StepStarted
+from results.records import CellEnded, CellStarted, EngineState, Event, Loaded, MeterInfo, StepEnded, StepStarted
 from results.rows import Row
 from results.summary import fold
+
+BMC = MeterInfo(
+    meter="redfish", devices=("chassis",), evidence="M2", boundary="node_ac", sensor_api="Redfish", period_s=1
+)
 
 
 def rows(run: Run, events: list[Event] | None = None) -> tuple[Row, ...]:
@@ -118,6 +122,33 @@ def test_cached_prompt_tokens_do_not_count_as_speed() -> None:
     run = Run()
     run.records = [answer(f"q{i}", (10 + 2 * i) * S, cached_tokens=25) for i in range(4)]
     assert parts(row(run), "prompt_tokens", "cached_tokens", "prompt_tokens_per_s") == (200, 100, 10.0)
+
+
+def test_cached_tokens_told_for_some_requests_only_leave_the_speed_of_reading_unknown() -> None:
+    run = Run()
+    run.records = [answer(f"q{i}", (10 + 2 * i) * S, cached_tokens=25 if i else None) for i in range(4)]
+    found = row(run)
+    assert parts(found, "prompt_tokens", "cached_tokens", "prompt_tokens_per_s") == (200, None, None)
+    assert parts(found, "prefill_tokens_per_s", "steady_prompt_tokens_per_s") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "characters"),
+    [("abc", 3), ("<think>why</think>abc", 3), ("why</think> abc", 3), ("<think>why, and why", 0), ("", 0)],
+)
+def test_characters_are_those_of_the_answer_without_its_thinking(text: str, characters: int) -> None:
+    run = Run()
+    run.records = [answer("q0", 10 * S, text=text)]
+    assert row(run).characters_per_s == pytest.approx(characters / 10)
+
+
+def test_power_of_a_remote_server_is_known_where_its_node_is_read_and_its_memory_never() -> None:
+    run = Run()
+    run.engine = structs.replace(ENGINE, device="remote")
+    assert parts(row(run), "energy_j", "power_class", "host_memory_bytes") == (None, None, None)
+    run.telemetry += ticks(BMC, 0, 26, power_w=700.0)
+    found = row(run)
+    assert parts(found, "energy_j", "power_class", "host_memory_bytes") == (pytest.approx(7000.0), "M2", None)
 
 
 def test_one_unknown_token_count_makes_the_sum_and_all_that_rests_on_it_unknown() -> None:

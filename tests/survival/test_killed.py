@@ -1,6 +1,7 @@
 """SIGKILL at every stage, of worker, child and parent; what is resumed equals what was never disturbed."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import living
 import pytest
 from living import cells, child, judged, only_run, ours, records, resume_run, start_run, told, wait_for, worker_pid
 
-from results.records import Answered, CellStarted, Loaded, StepEnded, StepStarted
+from results.records import Answered, CellStarted, Loaded, StepEnded, StepStarted, Tick
 from results.store import Lines, RunDir
 
 TASKS = "[tasks.clinical_qa_en]\nlimit = 4\n[tasks.note_summary_en]\nlimit = 4\nload = [{ concurrency = 2 }]"
@@ -75,6 +76,40 @@ def test_a_parent_killed_between_last_record_and_judging(undisturbed: tuple[Path
     assert list(resume_run(folder).values()) == ["ok"]
     assert judged(folder) == before
     assert folder.edits() == []
+
+
+def test_a_cell_that_the_machine_was_restarted_in_stays_on_one_clock(write_suite: Suite, tmp_path: Path) -> None:
+    """The clock of a boot begins anew: what was recorded before it seems to lie in the future."""
+    suite = write_suite(tasks=TASKS, slow=SLOW)
+    out = tmp_path / "out"
+    program = child("start", suite, out)
+    wait_for(lambda: seen(out, StepEnded, 2), "one step is done")
+    program.kill()
+    program.wait(living.PATIENCE_S)
+    wait_for(lambda: ours() == [], "no process is left")
+    folder = only_run(out)
+    (cell,) = cells(folder).values()
+    for name in ("events.jsonl", "telemetry.jsonl"):
+        put_off(cell.path / name, 10**15)
+    before = list(cell.events())
+    assert list(resume_run(folder).values()) == ["ok"]
+    records, readings = list(cell.events()), list(cell.telemetry())
+    assert records[: len(before)] == before
+    times = [e.time_ns for e in records if isinstance(e, CellStarted | StepStarted | StepEnded)]
+    assert times == sorted(times)
+    at = [t.time_ns for t in readings if isinstance(t, Tick) and t.meter == "process"]
+    assert at == sorted(at)
+    first, second = (e for e in records if isinstance(e, CellStarted))
+    assert first.clock_shift_s == 0.0
+    assert second.clock_shift_s > 9e5
+    assert second.time_ns - before[-1].time_ns > 59e9
+
+
+def put_off(path: Path, by_ns: int) -> None:
+    """Add to every time of a file of records."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    late = [{k: v + by_ns if k.endswith("_ns") and v is not None else v for k, v in line.items()} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in late))
 
 
 @pytest.mark.parametrize("left", ["report.html.part", "report.html", "curve.svg"])
