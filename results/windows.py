@@ -60,7 +60,7 @@ def most_in_flight(spans: Sequence[tuple[int, int]]) -> int:
 
 
 def steady_window(step: StepRecords) -> Window | None:
-    """The steady state, `None` when there are too few requests for one (fewer than 2B + 2) or the step did not end."""
+    """The steady state; `None` with too few requests for one (2B + 2, or two at B = 1), or when the step did not end."""
     if step.span is None:
         return None
     firsts, lasts = _milestones(step)

@@ -182,9 +182,10 @@ def test_a_ceiling_says_nothing_of_speculative_decoding() -> None:
 
 def test_the_client_of_a_server_is_part_of_the_measuring_side() -> None:
     busy = memory_meter(cpu_seconds=lambda t: 0.8 * t, harness_cpu_seconds=lambda t: 0.01 * t, late_ms=1.0)
-    for device, verdict in {"cpu": "pass", "remote": "fail"}.items():
+    for backend, verdict in {"llama_cpp": "pass", "vllm": "pass", "openai_server": "fail"}.items():
         run = Run()
-        all_of(engine(device=device), busy)(run)
+        run.facts = structs.replace(run.facts, backend=backend)
+        busy(run)
         assert run.finding("C9").verdict == verdict
 
 
