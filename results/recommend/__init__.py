@@ -257,5 +257,5 @@ def _measured(one: _Found, task: str, draws: Draws) -> Measured:
         loads=one.loads[task],
         accuracy=draws.accuracy[place],
         correct=draws.success[place],
-        power_factor=power_factor(variant.row, one.loads[task][-1].power, DRAWS, 0),
+        power_factor=power_factor(variant.row, DRAWS, 0),
     )
