@@ -84,6 +84,22 @@ def test_a_judge_that_knows_the_labels_is_shown_with_its_agreement(
     assert "kappa 0.94" in capsys.readouterr().out
 
 
+def test_a_chinese_judge_is_asked_in_chinese(tmp_path: Path) -> None:
+    replies = {
+        f"总结中的一句话：\n{row.statement}\n": f"答案：{OPTIONS['zh'][LABELS.index(row.label)]}"
+        for row in labelled("zh")
+    }
+    suite = suite_of(tmp_path, reply=f"答案：{OPTIONS['zh'][1]}", replies=replies)
+    suite.write_text(
+        suite.read_text().replace("note_summary_en", "note_summary_zh").replace(REPLY, "无发热。予头孢1g。")
+    )
+    folder = run(suite, tmp_path / "out")
+    (record,) = judged(folder)
+    assert {x.label == x.verdict for x in record.labels} == {True}
+    (row,) = (r for r in read_rows(folder.path / "rows.csv") if r.task == "note_summary_zh")
+    assert (row.judge_kappa, row.judge_supported, row.judge_contradicted) == (1.0, 0.0, 1.0)
+
+
 def test_a_judge_that_says_the_same_of_everything_is_withheld_and_the_reason_shown(tmp_path: Path) -> None:
     folder = run(suite_of(tmp_path), tmp_path / "out")
     row = summary_row(folder)
