@@ -68,12 +68,12 @@ def deepseek_folder() -> Path:
             part = folder.with_name(folder.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
             subprocess.run([python, __file__, str(part)], check=True, timeout=600)
-            _add_tokenizer(part)
+            add_tokenizer(part)
             part.rename(folder)
     return folder
 
 
-def _add_tokenizer(folder: Path) -> None:
+def add_tokenizer(folder: Path) -> None:
     from bench.vocabulary import CHAT_TEMPLATE, tokenizer_json
 
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(VOCABULARY)), encoding="utf-8")
@@ -86,13 +86,13 @@ def _add_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, config: dict[str, Any] = CONFIG) -> None:
     """The bias that steers the choice of experts is drawn too; it would be zero."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**CONFIG), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.normal_(0.0, 0.1)

@@ -100,7 +100,7 @@ def round_groups(source: Path, folder: Path) -> None:
         step = (greatest - least) / 15
         middle = least + 8 * step
         level = ((groups - (middle - 8 * step)) / step).round().clamp(0, 15)
-        return ((level - 8) * step + middle).flatten(-2)
+        return ((level.float() - 8) * step.float() + middle.float()).flatten(-2)
 
     _rounded(source, folder, rounded)
 

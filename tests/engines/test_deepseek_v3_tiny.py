@@ -14,7 +14,7 @@ from make_smollm2 import transformers_python
 from bench.backends import RankRequest, Request, Sampling
 from bench.backends.vllm import VllmBackend
 from bench.config import Load, TransformersSettings, VllmSettings
-from bench.job import JobStep
+from bench.job import EXIT_BAD_MODEL, JobStep
 
 pytestmark = pytest.mark.engines
 
@@ -47,6 +47,16 @@ def test_transformers_loads_latent_attention_and_experts(worked: Worked) -> None
     latent, positions, layers, float32 = 512, 64, 3, 4
     assert info.cache_bytes_per_token == layers * (latent + positions) * float32
     assert worked.answers("speed")["exact"].output_tokens == 8
+
+
+def test_experts_that_would_stay_as_they_are_are_no_int8() -> None:
+    settings = TransformersSettings(
+        model_path=str(deepseek_folder()), dtype="float32", quantise_on_load="int8", context=64
+    )
+    done = work(transformers_python(), settings)
+    assert done.code == EXIT_BAD_MODEL
+    assert 'quantise_on_load = "int8" leaves' in done.last_line
+    assert "experts" in done.last_line
 
 
 def test_log_likelihoods_tell_the_continuations_apart(worked: Worked) -> None:

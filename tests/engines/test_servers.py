@@ -20,6 +20,7 @@ from make_smollm2 import smollm2_folder
 from bench import models
 from bench.backends import BackendError, Request, Sampling, Turn
 from bench.backends.llama_cpp import LlamaCppBackend
+from bench.backends.llama_native import physical_cores
 from bench.backends.openai_server import OpenAIServerBackend
 from bench.backends.vllm import VllmBackend
 from bench.config import Deployment, LlamaCppSettings, Load, OpenAIServerSettings, VllmSettings
@@ -91,6 +92,8 @@ def llama_server(f16: Path) -> Iterator[OpenAIServerBackend]:
         "512",
         "--logits_all",
         "true",
+        "--n_threads",
+        str(physical_cores()),
     ]
     server = subprocess.Popen([sys.executable, "-m", "llama_cpp.server", *options], stderr=subprocess.DEVNULL)
     try:
@@ -146,8 +149,7 @@ def test_vllm_answers_as_llama_cpp_does(
 def test_a_server_of_llama_cpp_python_answers_as_llama_cpp_does(
     llama_cpp: Ranks, llama_server: OpenAIServerBackend, comparisons: dict[str, Comparison]
 ) -> None:
-    some = REQUESTS[:24]  # this server forces each token by a request of its own: 120 questions take five minutes
-    found = compare(run(llama_server, some), {r.id: llama_cpp[r.id] for r in some}, some)
+    found = compare(run(llama_server, REQUESTS), llama_cpp, REQUESTS)  # each token by a request of its own: minutes
     comparisons["llama-cpp-python server F16 / llama.cpp F16"] = found
     assert found.plain <= MOST_DIFFERENT
     assert found.normalised <= MOST_DIFFERENT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from agreement import MOST_DIFFERENT, Comparison, Ranks, compare, rank_requests, run, table
 from in_worker import Worked, work
-from make_smollm2 import embedded_gguf, rounded_folder, smollm2_folder, transformers_python
+from make_smollm2 import embedded_gguf, grouped_folder, rounded_folder, smollm2_folder, transformers_python
 
 from bench import models
 from bench.backends import RankRequest, Request, Sampling, Turn
@@ -193,15 +193,14 @@ def test_a_gguf_file_loads_directly(python: str, worked: Worked, comparisons: di
     assert "unpacked to float32" in gguf.engine.notes[0]
 
 
-@pytest.mark.parametrize(("kind", "bits", "apart"), [("int8", 13.1, 0.5), ("int4", 6.9, 6.0)])
+@pytest.mark.parametrize(("kind", "bits"), [("int8", 13.1), ("int4", 6.9)])
 def test_weights_are_quantised_on_loading(
-    python: str, worked: Worked, comparisons: dict[str, Comparison], kind: str, bits: float, apart: float
+    python: str, worked: Worked, comparisons: dict[str, Comparison], kind: str, bits: float
 ) -> None:
     """The embedding, a fifth of this small model, stays as it is; hence the bits.
 
-    The gap is of sums over an answer's tokens (4.75 on average). For int8 it was 0.248 a sum, 0.052 a token: what 8 bits a row cost this
-    model, since rounding the weights by hand gives 0.242 (0.178 with `down_proj` alone), groups of 32 weights 0.175, and random noise
-    of the same size 0.33. The limit is twice that; `test_int8_is_the_rounding_of_each_output_channel_and_nothing_else` is the sharp one.
+    The gap to float32 is printed (sums over an answer's 4.75 tokens: 0.25 at int8, 3.9 at int4); it belongs to the model. What is required
+    stands in the two tests that follow: the weights are those that rounding by hand gives.
     """
     settings = TransformersSettings(
         model_path=str(smollm2_folder()),
@@ -216,7 +215,7 @@ def test_weights_are_quantised_on_loading(
     assert made.engine.parameters == 134_515_008
     found = compare(made.ranks("few"), {r.id: worked.ranks("agreement")[r.id] for r in REQUESTS[:8]}, REQUESTS[:8])
     comparisons[f"transformers {kind} / float32"] = found
-    assert 0 < found.mean < apart
+    assert found.mean > 0
     assert len(made.texts("one")[QUESTIONS[1]] or "") > 20
 
 
@@ -231,6 +230,26 @@ def test_int8_is_the_rounding_of_each_output_channel_and_nothing_else(
     comparisons["transformers int8 / rounded by hand"] = found
     assert (found.plain, found.normalised, found.other_counts) == (0, 0, 0)
     assert found.largest < 1e-3
+
+
+def test_int4_is_the_rounding_of_each_group_and_nothing_else(python: str, comparisons: dict[str, Comparison]) -> None:
+    """Its kernel works in bfloat16 (float32 takes minutes), so the weights rounded by hand do too. What is left is which digits bfloat16
+    drops: no more than it drops of the model as it came. Groups whose levels were found in float32 are 1.5 away, eight times as far."""
+
+    def ranked(folder: Path, **how: object) -> Ranks:
+        settings = TransformersSettings(model_path=str(folder), context=512, **how)  # type: ignore[arg-type]
+        return work(python, settings, (few(REQUESTS, 8),)).ranks("few")
+
+    bfloat16 = compare(
+        ranked(smollm2_folder(), dtype="bfloat16"), ranked(smollm2_folder(), dtype="float32"), REQUESTS[:8]
+    )
+    found = compare(
+        ranked(smollm2_folder(), quantise_on_load="int4"), ranked(grouped_folder(), dtype="bfloat16"), REQUESTS[:8]
+    )
+    comparisons["transformers bfloat16 / float32"] = bfloat16
+    comparisons["transformers int4 / rounded by hand"] = found
+    assert (found.plain, found.normalised, found.other_counts) == (0, 0, 0)
+    assert found.mean < 1.5 * bfloat16.mean
 
 
 def test_memory_that_is_not_there_is_told_from_a_crash(python: str) -> None:
