@@ -53,7 +53,7 @@ class TransformersSettings(
     slots: Positive = 8
     threads: Positive | None = None
     synthetic_config: dict[str, Any] | None = None
-    """Model configuration to build with random weights instead of loading any."""
+    """Model configuration to build with random weights instead of loading any; `model_path` then has the tokenizer."""
 
 
 class OpenAIServerSettings(

@@ -27,7 +27,6 @@ from bench.backends.torch_decoder import PackedAttention, TorchDecoder, memory_w
 from bench.config import ConfigError, TransformersSettings
 from bench.models import Weights, weights_at
 from bench.quantisation import normal_label
-from bench.vocabulary import tokenizer_json
 from results.records import EngineInfo, EngineState
 
 ATTENTION = "bedside_packed"
@@ -64,7 +63,7 @@ class TransformersBackend:
         self._attention = PackedAttention(torch, cells=cells, context=settings.context)
         with _loading(settings):
             self._model = _load(torch, settings, self._device, self._attention)
-            tokenizer = _tokenizer(settings, self._model.config.get_text_config().vocab_size)
+            tokenizer = _tokenizer(settings)
         self._tokens = Tokens(tokenizer, self._model.config.get_text_config().vocab_size, _ends(self._model, tokenizer))
         self._decoder = TorchDecoder(
             torch,
@@ -100,7 +99,7 @@ class TransformersBackend:
             engine="transformers",
             engine_version=version("transformers"),
             device=", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in gpus) or self._device,
-            model=_source(settings)[1] or Path(settings.model_path).name or "synthetic",
+            model=_source(settings)[1] or Path(settings.model_path).name,
             parameters=parameters,
             quantisation=self._label(),
             bits_per_weight=8 * weight_bytes / parameters,
@@ -204,13 +203,14 @@ class TransformersBackend:
 @contextmanager
 def _loading(settings: TransformersSettings) -> Iterator[None]:
     """The user's file, not our code, is what usually goes wrong here; what the library says is told in one line."""
-    name = settings.model_path or "the configuration"
     try:
         with memory_watched():
             yield
     except LOADING_FAILURES as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackendError(f"{name}: transformers cannot load it: {type(error).__name__}: {lines[0][:400]}") from error
+        raise BackendError(
+            f"{settings.model_path}: transformers cannot load it: {type(error).__name__}: {lines[0][:400]}"
+        ) from error
 
 
 def _source(settings: TransformersSettings) -> tuple[str, str | None]:
@@ -369,20 +369,13 @@ def _group_size(config: Any) -> int:
     return fitting[0]
 
 
-def _tokenizer(settings: TransformersSettings, size: int) -> Any:
+def _tokenizer(settings: TransformersSettings) -> Any:
     import transformers
 
     folder, gguf = _source(settings)
-    if settings.model_path:
-        return transformers.AutoTokenizer.from_pretrained(
-            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
-        )
-    import json
-
-    from tokenizers import Tokenizer
-
-    made = Tokenizer.from_str(json.dumps(tokenizer_json(size)))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<end>", eos_token="<end>")
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+    )
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
@@ -411,15 +404,19 @@ def _count(model: Any) -> tuple[int, int]:
     for parameter in model.parameters():
         packed = getattr(parameter, "quant_state", None)  # bitsandbytes: two weights in a byte
         elements += packed.shape.numel() if packed is not None else parameter.numel()
-        size += sum(part.element_size() * part.numel() for part in (*_parts(parameter), *_scales(parameter)))
-    return elements, size
+        size += sum(part.element_size() * part.numel() for part in _parts(parameter))
+    scales = (part for module in model.modules() for part in _scales(module))
+    return elements, size + sum(part.element_size() * part.numel() for part in scales)
 
 
-def _scales(parameter: Any) -> Iterator[Any]:
-    """What bitsandbytes keeps beside a matrix: at 8 bits a scale a row, at 4 bits one for 64 weights, perhaps quantised once more."""
-    if (rows := getattr(parameter, "SCB", None)) is not None:
-        yield rows
-    state = getattr(parameter, "quant_state", None)
+def _scales(module: Any) -> Iterator[Any]:
+    """What bitsandbytes keeps beside a matrix: at 8 bits a scale a row (with the weight, then with the layer once it was used), at 4 bits
+    one for 64 weights, perhaps quantised once more."""
+    weight = getattr(module, "weight", None)
+    for keeper in (weight, getattr(module, "state", None)):
+        if (rows := getattr(keeper, "SCB", None)) is not None:
+            yield rows
+    state = getattr(weight, "quant_state", None)
     while state is not None:
         yield from (part for part in (state.absmax, state.code, state.offset) if part is not None)
         state = state.state2
