@@ -140,6 +140,7 @@ class _Watch:
         self.first_ns = self.first_ns or now
         self.last_ns = now
         if channel == "reasoning":
+            self._thinking = False  # the server took the opening tag with it, also one that was sent as a prefill
             self.reasoning.append(text)
             self.think_tokens = (self.think_tokens or 0) + tokens
             return
@@ -203,7 +204,7 @@ def _answer(backend: Backend, step: str, seen: TokenCount, request: Request, sch
         answer_ns=watch.answer_ns,
         end_ns=end_ns,
         last_ns=watch.last_ns,
-        text=request.prefill + "".join(watch.text),
+        text=("" if watch.reasoning else request.prefill) + "".join(watch.text),
         reasoning="".join(watch.reasoning) if watch.reasoning else None,
         prompt_tokens=usage.prompt_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,

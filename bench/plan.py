@@ -84,9 +84,7 @@ def expand(suite: Suite, data: Mapping[str, TaskData]) -> tuple[CellPlan, ...]:
     against = suite.stopping.against if suite.stopping else None
     for deployment in sorted(suite.deployments, key=lambda d: d.name != against):
         settings, entry = engine_settings(deployment), find(deployment)
-        asking = Asking(
-            recipe=entry.recipe if entry else Recipe(), sampling=deployment.sampling, can_rank=can_rank(settings)
-        )
+        asking = Asking(recipe=_recipe(entry, settings), sampling=deployment.sampling, can_rank=can_rank(settings))
         if asking not in rendered:
             rendered[asking] = tuple(_steps(suite, data, asking))
         steps = rendered[asking]
@@ -95,6 +93,12 @@ def expand(suite: Suite, data: Mapping[str, TaskData]) -> tuple[CellPlan, ...]:
             steps = ruled(steps, cells[0].steps, data, rule)
         cells.append(cell_of(suite, deployment, settings, entry, steps))
     return tuple(cells)
+
+
+def _recipe(entry: Entry | None, settings: BackendSettings) -> Recipe:
+    """How the variant wants to be asked; a recorded answer is whole, and nothing stands before it."""
+    recipe = entry.recipe if entry else Recipe()
+    return msgspec.structs.replace(recipe, prefill="") if isinstance(settings, RecordedSettings) else recipe
 
 
 def place(cell: CellPlan, resolved: Resolved) -> CellPlan:

@@ -10,6 +10,7 @@ from bench.config import Load, ScriptedSettings
 from bench.drive import TokenCount, arrivals, drive
 from bench.job import JobStep
 from results.records import Answered, Continuation, EngineInfo, EngineState, Ranked
+from tasks.thinking import Thinking, split_thinking
 
 
 def request(name: str, prefill: str = "", max_tokens: int = 100) -> Request:
@@ -71,6 +72,20 @@ def test_the_answer_begins_after_the_thinking() -> None:
 def test_a_prefilled_thinking_part_is_known_to_be_open() -> None:
     (a,) = answers(Pieces("hm", "</think>", "A"), Load(concurrency=1), request("q", prefill="<think>\n"))
     assert (a.text, a.think_tokens) == ("<think>\nhm</think>A", 2)
+
+
+def test_thinking_in_a_channel_of_its_own_leaves_no_tag_behind() -> None:
+    """A server's parser takes the opening tag too; kept, it would make every answer one whose thinking never ended."""
+
+    class Server(Pieces):
+        def stream(self, request: Request) -> Iterator[Chunk]:
+            yield Chunk(text="hm", tokens=2, channel="reasoning")
+            yield from super().stream(request)
+
+    (a,) = answers(Server("Answer", ": A"), Load(concurrency=1), request("q", prefill="<think>\n"))
+    assert (a.text, a.reasoning, a.think_tokens) == ("Answer: A", "hm", 2)
+    assert a.answer_ns is not None
+    assert split_thinking(a.text or "", a.reasoning) == Thinking("closed", "hm", "Answer: A")
 
 
 def test_thinking_that_never_ends_has_no_answer_time() -> None:

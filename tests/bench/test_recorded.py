@@ -1,6 +1,8 @@
 """Answers from a file."""
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from bench.backends import BackendError, Chunk, RankRequest, Request, Sampling, Turn, Usage
 from bench.backends.recorded import RecordedBackend
 from bench.config import RecordedSettings
+from tasks import TASKS
 
 
 def backend(tmp_path: Path, *lines: object) -> RecordedBackend:
@@ -106,3 +109,21 @@ def test_bad_files_are_named_by_line(tmp_path: Path, lines: list[str], words: st
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"none\.jsonl: cannot be read"):
         RecordedBackend(RecordedSettings(path=str(tmp_path / "none.jsonl")))
+
+
+def test_recorded_answers_of_a_reasoning_model_are_whole(
+    tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """R1's replies are opened with `<think>`; put before a recorded answer it would turn all of them into thinking."""
+    samples = TASKS["clinical_qa_en"].load(None)[:4]
+    lines = [{"id": s.id, "repeat": r, "choice": "ABCDE"[int(s.target)]} for s in samples for r in range(4)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "suite.toml").write_text(
+        'name = "t"\nidle_s = 0.0\n[tasks.clinical_qa_en]\n[[deployments]]\nname = "d"\nbackend = "recorded"\n'
+        'family = "deepseek-r1"\nsettings = { path = "answers.jsonl" }\n'
+    )
+    done = program("run", "suite.toml", "--out", "runs")
+    (scores,) = (tmp_path / "runs").glob("*/cells/*/scores.jsonl")
+    values = [json.loads(line) for line in scores.read_text().splitlines()]
+    known = {s.id for s in samples}
+    assert [v["verdict"] for v in values if v["sample"] in known] == ["correct"] * 16, done.stderr
