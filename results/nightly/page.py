@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import msgspec
 from msgspec import Struct
 
+from results.export.junit import clean
 from results.nightly.judge import METRICS
 from results.nightly.night import Night, Series
 from results.store import write_atomically
@@ -127,9 +128,9 @@ def junit(judged: Night) -> bytes:
         cases.append(("cells", sentence.split(" ")[0], sentence, None))
     suite = ElementTree.Element("testsuite", name=f"{judged.suite} {judged.night}")
     for group, name, failure, skipped in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname=group, name=name)
+        case = ElementTree.SubElement(suite, "testcase", classname=clean(group), name=clean(name))
         if failure:
-            ElementTree.SubElement(case, "failure", message=failure)
+            ElementTree.SubElement(case, "failure", message=clean(failure))
         elif skipped:
             ElementTree.SubElement(case, "skipped", message=skipped)
     failed = sum(1 for case in cases if case[2])

@@ -1,9 +1,13 @@
 """Weights that changed under a name that did not."""
 
+from pathlib import Path
+
+import junitparser
 from msgspec import structs
 
 from results.nightly.history import Entry
 from results.nightly.night import judge_night
+from results.nightly.page import junit
 from results.nightly.swap import swaps
 
 OLD, NEW = "a" * 64, "b" * 64
@@ -54,3 +58,12 @@ def test_a_suite_that_asks_for_another_model_gets_other_weights() -> None:
 
 def test_an_engine_that_does_not_tell_its_weights_is_not_suspected() -> None:
     assert swaps([*BEFORE, *(structs.replace(e, weights="") for e in AFTER)], "2") == ()
+
+
+def test_junit_is_well_formed_whatever_a_deployment_is_called(tmp_path: Path) -> None:
+    name = 'a\x01b\ufffe<&"'
+    made = [structs.replace(e, deployment=name, outcome="crashed") for e in BEFORE[:1]]
+    made.append(structs.replace(made[0], task="t", load="c1", metric="load_seconds", value=1.0))
+    (tmp_path / "junit.xml").write_bytes(junit(judge_night(made, "s", "1", None)))
+    (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
+    assert [(c.classname, c.is_passed) for c in suite] == [('a\ufffdb\ufffd<&"', True), ("cells", False)]
