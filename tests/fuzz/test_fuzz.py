@@ -5,6 +5,7 @@ Examples are drawn the same way every time; what once failed is kept in `corpus/
 
 import json
 import math
+import shutil
 import struct
 import tomllib
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from bench.config import ConfigError, Suite, suite_from
 from bench.gguf import GgufError, read_header
 from bench.safetensors import SafetensorsError, read_folder
 from results.cost import EXAMPLES, load_tariff
+from results.nightly.history import read_run
+from results.nightly.night import judge_night
+from results.nightly.page import junit, page
 from results.records import Answered, CellEnded, Event, Ranked, Scored
-from results.store import CellDir, Lines, StoreError
+from results.store import CellDir, Lines, RunDir, StoreError
 from tasks.answers import YES_NO_MAYBE, find_choice, find_label, read_reply
 from tasks.base import Answer, DataError
 from tasks.clinical_qa import CLINICAL_QA_EN
@@ -300,3 +304,42 @@ def test_scores_come_back_as_written(tmp_path: Path) -> None:
     cell = CellDir(tmp_path)
     cell.write_scores([score, score])
     assert list(cell.scores()) == [score, score]
+
+
+NIGHT = Path(__file__).parents[1] / "data" / "run_v1"
+RECORDED = sorted(p.relative_to(NIGHT) for p in NIGHT.rglob("*.json*") if p.name not in ("seal.json", "job.json"))
+
+
+@settings(STEADY, max_examples=60)
+@given(data=st.data())
+def test_a_damaged_run_is_judged_or_named(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """One wrong value anywhere in a run must not stop every night after it."""
+    run = tmp_path_factory.getbasetemp() / "20260101T000000Z_s-night-n-b1"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(NIGHT, run)
+    file = run / data.draw(st.sampled_from(RECORDED))
+    lines = file.read_bytes().split(b"\n") if file.suffix == ".jsonl" else [file.read_bytes()]
+    at = data.draw(st.integers(0, len(lines) - 1))
+    document = json.loads(lines[at] or b"{}")
+    put = changed(document, data.draw(st.sampled_from(list(places(document)))), data.draw(anything.filter(finite)))
+    lines[at] = json.dumps(put).encode()
+    file.write_bytes(b"\n".join(lines))
+    judged_or_named(run)
+
+
+@pytest.mark.parametrize("put", ["x", 1, [1], [[]], None])
+def test_a_manifest_whose_deployments_are_none_is_judged_or_named(tmp_path: Path, put: object) -> None:
+    run = tmp_path / "20260101T000000Z_s-night-n-b1"
+    shutil.copytree(NIGHT, run)
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    (run / "manifest.json").write_text(json.dumps(changed(manifest, ("suite", "deployments"), put)))
+    judged_or_named(run)
+
+
+def judged_or_named(run: Path) -> None:
+    entries, refusal = attempt(lambda: read_run(RunDir(run)), StoreError)
+    assert (str(run) in refusal) == (entries is None)
+    if entries is not None:
+        night = judge_night(entries, "s", "n", None)
+        assert page(night)
+        assert junit(night)
