@@ -22,6 +22,7 @@ from results.stats import (
     Interval,
     Item,
     anytime,
+    betting_p,
     clustered_se,
     detectable_difference,
     firsts,
@@ -274,7 +275,9 @@ def significance(pairs: Pairs) -> tuple[float | None, str]:
     """
     if pairs.early:
         once = [pairs.differences[i] for i in firsts(pairs.clusters)]
-        return (sequential_p(once) if once and pairs.binary else None), "sequential_mcnemar"
+        if pairs.binary:
+            return (sequential_p(once) if once else None), "sequential_mcnemar"
+        return (betting_p(once, -1.0, 1.0) if once else None), "betting"
     single = mcnemar_mid_p(discordance(pairs).only_first, discordance(pairs).only_second) if pairs.binary else 0.0
     if pairs.binary and not pairs.clustered:
         return (single if pairs.ids else None), "mcnemar_mid_p"

@@ -6,7 +6,7 @@ Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by b
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
@@ -173,11 +173,12 @@ def bounded_mean(values: Sequence[float], low: float = 0.0, high: float = 1.0, c
     scaled = (np.asarray(values, dtype=float) - low) / (high - low)
     bets, enough = _bets(scaled, confidence), math.log(2 / (1 - confidence))
 
-    def over(capital: Callable[[float], Floats]) -> Callable[[float], float]:
-        return lambda m: float(capital(m).max()) - enough
+    def below(m: float) -> float:
+        return _capital(scaled, bets, m) - enough
 
-    below = over(lambda m: np.cumsum(np.log1p(np.minimum(bets, LARGEST_BET / m) * (scaled - m))))
-    above = over(lambda m: np.cumsum(np.log1p(-np.minimum(bets, LARGEST_BET / (1 - m)) * (scaled - m))))
+    def above(m: float) -> float:
+        return _capital(1 - scaled, bets, 1 - m) - enough
+
     # Against a smaller mean the capital only falls as m rises, and against a larger one only rises: one root bounds what was not rejected.
     mean, edge = float(scaled.mean()), 1e-9
     lo = float(scipy.optimize.brentq(below, edge, 1 - edge)) if below(edge) > 0 else 0.0
@@ -185,6 +186,18 @@ def bounded_mean(values: Sequence[float], low: float = 0.0, high: float = 1.0, c
     lo, hi = min(lo, mean), max(hi, mean)
     back = high - low
     return Interval(value=low + back * mean, lo=low + back * lo, hi=low + back * hi, n=n, method="anytime")
+
+
+def betting_p(values: Sequence[float], low: float, high: float, mean: float = 0.0) -> float:
+    """Two-sided p of that mean, which holds at every stopping time: 2 / the largest capital of either side on the way, at most 1."""
+    scaled = (np.asarray(values, dtype=float) - low) / (high - low)
+    bets, m = _bets(scaled, 0.95), (mean - low) / (high - low)
+    return min(1.0, 2 * math.exp(-max(_capital(scaled, bets, m), _capital(1 - scaled, bets, 1 - m))))
+
+
+def _capital(scaled: Floats, bets: Floats, m: float) -> float:
+    """Logarithm of the largest capital on the way of who bets that the mean is above m."""
+    return float(np.cumsum(np.log1p(np.minimum(bets, LARGEST_BET / m) * (scaled - m))).max())
 
 
 def _bets(scaled: Floats, confidence: float) -> Floats:

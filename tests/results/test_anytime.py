@@ -7,7 +7,7 @@ import pytest
 from results.anytime import decide, log_e_value, sequential_p
 from results.paired import compare, non_inferiority, pair, significance
 from results.records import StoppingRule
-from results.stats import Item, anytime, bounded_mean, items_of, score_interval
+from results.stats import Item, anytime, betting_p, bounded_mean, items_of, score_interval
 
 RULE = StoppingRule(baseline="whole", baseline_cell="whole-000000", look_every=1)
 
@@ -109,7 +109,21 @@ def test_pairs_stand_in_the_order_of_the_side_that_could_end_early() -> None:
     assert pairs.differences == tuple(-d for d in pair(cut, whole).differences)
 
 
-def test_graded_scores_of_such_a_step_have_limits_and_no_p() -> None:
-    pairs = pair(items([0.5, 0.7], early=True), items([0.4, 0.7], early=False))
-    assert significance(pairs) == (None, "sequential_mcnemar")
-    assert compare(pairs).difference.method == "anytime"
+def test_repeated_and_graded_answers_of_such_a_step_are_tested_by_betting() -> None:
+    alike = pair(items([0.5, 0.7], early=True), items([0.4, 0.7], early=False))
+    assert significance(alike) == (1.0, "betting")
+    assert compare(alike).difference.method == "anytime"
+    better = [0.75, 1.0, 0.5, 0.75] * 20
+    found = compare(pair(items(better, early=True), items([v - 0.5 for v in better], early=False)))
+    assert found.p_value is not None
+    assert found.p_value < 0.001
+    assert found.difference.lo is not None
+    assert found.difference.lo > 0
+
+
+def test_the_p_of_betting_and_its_limits_say_the_same() -> None:
+    for shift in (0.0, 0.05, 0.1, 0.2):
+        values = [shift + v for v in (0.1, -0.1, 0.2, -0.2)] * 30
+        found = bounded_mean(values, -1.0, 1.0)
+        assert found.lo is not None
+        assert (betting_p(values, -1.0, 1.0) < 0.05) == (found.lo > 0)
