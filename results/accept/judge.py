@@ -343,28 +343,33 @@ def asked(clause: ask.Clause) -> Said:
         case ask.Accuracy():
             return say("ask_accuracy", task=clause.task, limit=formats.percent(clause.at_least))
         case ask.NonInferior():
-            margin = formats.significant(100 * clause.margin)
+            margin = f"{100 * clause.margin:g}"
             return say("ask_non_inferior", task=clause.task, reference=clause.reference, margin=margin)
         case ask.FirstToken():
             key = "ask_first_token" if clause.of == "first" else "ask_first_answer"
             limit = formats.milliseconds(clause.at_most_ms)
             return say(key, task=clause.task, limit=limit, percentile=f"{clause.percentile:g}")
         case ask.UserSpeed():
-            limit = f"{clause.at_least_tokens_per_s:g}"
+            limit = _plain(clause.at_least_tokens_per_s)
             return say("ask_user_speed", task=clause.task, limit=limit, share=formats.percent(clause.for_share, 0))
         case ask.Throughput():
-            return say("ask_throughput", task=clause.task, limit=f"{clause.at_least_tokens_per_s:g}")
+            return say("ask_throughput", task=clause.task, limit=_plain(clause.at_least_tokens_per_s))
         case ask.Memory():
-            return say(f"ask_memory_{clause.of}", limit=f"{clause.at_most_gib:g}")
+            return say(f"ask_memory_{clause.of}", limit=_plain(clause.at_most_gib))
         case ask.PowerCap():
-            return say("ask_power", limit=f"{clause.at_most_w:g}")
+            return say("ask_power", limit=_plain(clause.at_most_w))
         case ask.Cost():
-            limit = f"{clause.at_most:g}"
+            limit = _plain(clause.at_most)
             return say(f"ask_cost_{clause.per}", task=clause.task, limit=limit, currency=clause.currency)
         case ask.Validity():
             return say("ask_validity", profile=clause.profile)
         case ask.Evidence():
             return say("ask_evidence", limit=clause.at_least)
+
+
+def _plain(limit: float) -> str:
+    """As it was written, thousands apart."""
+    return f"{limit:,.6g}" if limit < 1e6 else f"{limit:,.0f}"
 
 
 AXES: Mapping[type, tuple[Axis, ...]] = {

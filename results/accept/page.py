@@ -42,7 +42,7 @@ def facts(accepted: Accepted) -> list[tuple[Said, str]]:
         (WORDS["machine"], accepted.machine),
         (WORDS["deployment"], f"{accepted.deployment} ({accepted.model})"),
         (WORDS["software"], accepted.engine),
-        (WORDS["measured"], accepted.created_utc),
+        (WORDS["measured"], f"{accepted.created_utc[:16].replace('T', ' ')} UTC"),
         (WORDS["run"], accepted.run),
         (WORDS["tariff"], accepted.tariff),
     ]
