@@ -3,6 +3,8 @@
 As a program it writes the page docs/worked-example.md:
 
     python tests/results/by_hand.py RUN CELL STEP TARIFF.toml > docs/worked-example.md
+
+`make_docs.py RUN` does so for a run of the demo, and takes the picture of its report.
 """
 
 import csv
@@ -203,6 +205,8 @@ def steady(raw: Raw) -> list[Figure]:
     begins = sorted(r["start_ns"] if ranked else r["first_ns"] for r in done)
     ends = sorted(_last(r) for r in done)
     b, n = most_in_flight(done), len(done)
+    if b > 1 and n < 2 * b + 2:
+        return []
     start, end = (begins[0], ends[-1]) if b == 1 else (begins[b - 1], ends[n - b - 2])
     found = [
         Figure("steady_seconds", f"({end} − {start}) / 10⁹, B = {b}, N = {n}", (end - start) / 1e9),
@@ -402,7 +406,7 @@ def page(run: Path, cell: str, step: str, tariff: Path) -> str:
     lines = []
     for figure in figures(read(run, cell, step), tomllib.loads(tariff.read_text(encoding="utf-8"))):
         shown = SHOWN.format(figure.value)
-        if SHOWN.format(float(row[figure.column])) != shown:
+        if not row[figure.column] or SHOWN.format(float(row[figure.column])) != shown:
             raise SystemExit(f"{figure.column}: {shown} by hand, {row[figure.column]} in rows.csv")
         lines.append(f"| `{figure.column}` | {figure.how} | {shown} |")
     head = HEAD.format(run=run.name, cell=cell, step=step, tariff=tariff.stem, model=row["model"], device=row["device"])
