@@ -133,6 +133,8 @@ def refusals(work: Work, measured: Measured) -> list[Said]:
         seen = [v for load in measured.loads if (v := getattr(load, of)) is not None]
         if asked is not None and (not seen or asked > LONGER * min(seen)):
             found.append(say(key, work=work.name, asked=f"{asked:,.0f}", seen=f"{min(seen):,.0f}" if seen else "?"))
+    if work.minimum_accuracy is not None and not np.isfinite(measured.accuracy).all():
+        found.append(say("why_unscored", work=work.name, task=work.task))
     if work.tpot is not None and not all(len(load.tpot_ms) for load in measured.loads):
         found.append(say("why_tpot", work=work.name))
     return found

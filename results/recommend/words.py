@@ -94,6 +94,9 @@ WORDS: dict[str, Said] = {
         "{work}：回答 {asked} 个词元，而实测为 {seen}；请以同样长度的回答测量",
     ),
     "why_tpot": Said("{work}: the time of further tokens was not measured", "{work}：未测后续词元的时间"),
+    "why_unscored": Said(
+        "{work}: `{task}` has no scores, so its accuracy is unknown", "{work}：`{task}` 没有评分，准确率未知"
+    ),
     "why_alone": Said(
         "a time limit is not kept even where a request has the machine to itself: no number of nodes helps",
         "即使单个请求独占机器也不能满足时间要求：增加节点无济于事",

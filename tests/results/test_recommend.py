@@ -132,6 +132,15 @@ def test_an_accuracy_that_is_not_reached_is_named() -> None:
     assert "accuracy 60.0 %, 70 % are asked for" in found.why_not[0].en
 
 
+def test_an_accuracy_that_nobody_scored_is_unknown_and_not_a_number() -> None:
+    found, _ = fit("x", demand(minimum_accuracy=0.5), measured(load(1, 1.0), accuracy=float("nan")), TARIFF)
+    assert "has no scores" in found.why_not[0].en
+    free, _ = fit("x", demand(), measured(load(1, 1.0), accuracy=float("nan")), TARIFF)
+    assert free.meets
+    assert free.cost_per_correct is not None
+    assert free.cost_per_correct.value is None
+
+
 def test_a_limit_that_a_lone_request_misses_is_not_helped_by_nodes() -> None:
     found, _ = fit("x", demand(ttft=Limit(at_most_ms=50)), measured(load(1, 1.0)), TARIFF)
     assert (found.meets, found.nodes) == (False, None)
