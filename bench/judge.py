@@ -99,19 +99,17 @@ def expected_seconds(judge: CellPlan, cells: Sequence[CellPlan]) -> float | None
     return seconds * (1 + summaries * STATEMENTS_EXPECTED * ORDERS / labels) if seconds is not None else None
 
 
-def judge(prepared: "Prepared", run: RunDir, told: Answers, settle: Settle, watcher: Watcher) -> Outcome | None:
-    """Judge every finished summary step that is not judged yet; None where there is none.
+def judge(prepared: "Prepared", run: RunDir, told: Answers, settle: Settle, watcher: Watcher) -> None:
+    """Judge every finished summary step that is not judged yet.
 
     `settle` puts the judge's weights on disk. A judge that cannot be had, dies or hangs leaves its reason at the steps; the run's own
     figures stay what they are. When the run is resumed it is asked again, unless its memory did not suffice.
     """
     wanted = tuple(_wanted(prepared, run, told))
     missing = [w for w in wanted if not _is_judged(run, w)]
-    if not missing:
-        return None
-    outcome, detail = _ask(prepared, run, wanted, settle, watcher)
-    _record(prepared, run, missing, f"the judge ended as {outcome}" + (f": {detail}" if detail else ""))
-    return outcome
+    if missing:
+        outcome, detail = _ask(prepared, run, wanted, settle, watcher)
+        _record(prepared, run, missing, f"the judge ended as {outcome}" + (f": {detail}" if detail else ""))
 
 
 def judge_again(prepared: "Prepared", run: RunDir) -> None:
