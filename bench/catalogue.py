@@ -117,6 +117,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     source: str
     date: str
     recipe_source: str
+    recipe_date: str
     files_gib: dict[str, float]
     """Published sizes of files whose mix of types cannot be computed, GiB by label."""
 
@@ -189,6 +190,7 @@ def _entry(written: _Written, file: _File) -> Entry:
         source=written.source,
         date=written.date,
         recipe_source=recipe.source,
+        recipe_date=recipe.date,
         files_gib=written.files_gib,
     )
 

@@ -45,7 +45,7 @@ class Need(Struct, frozen=True, kw_only=True):
 
 
 class Layout(Struct, frozen=True, kw_only=True):
-    """How an engine spreads a model: `cards` accelerators, `split` of them share the weights of a layer, a part may stay in host memory."""
+    """How an engine spreads a model: `cards` accelerators, `tensor_parallel` of them share a layer, a part may stay in host memory."""
 
     cards: int
     card_overhead: float

@@ -29,6 +29,7 @@ def test_every_variant_says_where_its_facts_were_read_and_when():
         assert entry.source
         assert entry.date
         assert entry.recipe_source
+        assert entry.recipe_date
         assert entry.shape is None or (entry.shape.source and entry.shape.date and entry.shape.verified)
 
 
