@@ -72,30 +72,31 @@ def read_run(run: RunDir) -> list[Entry]:
     name = RUN_NAME.fullmatch(run.path.name)
     if name is None:
         raise ValueError(f"{run.path.name}: not the name of a night's run")
-    manifest = run.manifest()
-    asked = _asked(run, manifest)
-    found: list[Entry] = []
-    for cell in load(run, manifest):
-        ended = run.cell(cell.facts.id).ended()
-        head = Entry(
-            suite=name["suite"],
-            night=name["night"],
-            arm=name["arm"],
-            block=int(name["block"]),
-            run=manifest.run,
-            deployment=cell.facts.deployment,
-            outcome=ended.outcome if ended else "interrupted",
-            epoch=epoch_of(cell, ended),
-            weights=_weights(cell),
-            asked=asked.get(cell.facts.deployment, ""),
-            foreign=_foreign(cell),
-        )
-        if head.arm == "p":
-            head = msgspec.structs.replace(head, epoch=_probe_epoch(cell, head.epoch))
-            found += [head, *_probed(cell, head)]
-        else:
-            found += [head, *_figures(cell, head), *_answers(cell, head)]
-    return found
+    try:
+        return [entry for cell in load(run, run.manifest()) for entry in _entries(run, cell, name)]
+    except (ArithmeticError, LookupError) as error:  # records that can be decoded and say what cannot be
+        raise StoreError(f"{run.path}: its records make no sense ({type(error).__name__}: {error})") from error
+
+
+def _entries(run: RunDir, cell: LoadedCell, name: re.Match[str]) -> list[Entry]:
+    ended = run.cell(cell.facts.id).ended()
+    head = Entry(
+        suite=name["suite"],
+        night=name["night"],
+        arm=name["arm"],
+        block=int(name["block"]),
+        run=run.path.name,
+        deployment=cell.facts.deployment,
+        outcome=ended.outcome if ended else "interrupted",
+        epoch=epoch_of(cell, ended),
+        weights=_weights(cell),
+        asked=_asked(run, cell.manifest).get(cell.facts.deployment, ""),
+        foreign=_foreign(cell),
+    )
+    if head.arm == "p":
+        head = msgspec.structs.replace(head, epoch=_probe_epoch(cell, head.epoch))
+        return [head, *_probed(cell, head)]
+    return [head, *_figures(cell, head), *_answers(cell, head)]
 
 
 def _asked(run: RunDir, manifest: Manifest) -> dict[str, str]:

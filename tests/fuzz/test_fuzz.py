@@ -336,6 +336,20 @@ def test_a_manifest_whose_deployments_are_none_is_judged_or_named(tmp_path: Path
     judged_or_named(run)
 
 
+@pytest.mark.parametrize(("line", "path", "put"), [(1, ("devices",), []), (21, ("time_ns",), 2**64)])
+def test_telemetry_that_makes_no_sense_is_judged_or_named(
+    tmp_path: Path, line: int, path: tuple[str, ...], put: object
+) -> None:
+    """What a search by random changes found."""
+    run = tmp_path / "20260101T000000Z_s-night-n-b1"
+    shutil.copytree(NIGHT, run)
+    (file,) = run.rglob("telemetry.jsonl")
+    lines = file.read_text().splitlines()
+    lines[line] = json.dumps(changed(json.loads(lines[line]), path, put))
+    file.write_text("\n".join(lines) + "\n")
+    judged_or_named(run)
+
+
 def judged_or_named(run: Path) -> None:
     entries, refusal = attempt(lambda: read_run(RunDir(run)), StoreError)
     assert (str(run) in refusal) == (entries is None)
