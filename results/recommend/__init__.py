@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from results.accept.words import Said
+from results.accept.words import Said, reasons_said
 from results.cost import Tariff, node_power
 from results.load import LoadedCell, load, tariff_for, variants
 from results.measure import MILLI, tpot_ms
@@ -159,7 +159,7 @@ def _unusable(task: str, pairs: Sequence[tuple[StepView, Row]]) -> Said:
     if all(v.step.ranked and not v.step.answered for v, _ in pairs):
         return say("why_ranked", task=task)
     reasons = list(dict.fromkeys(reason for _, row in pairs for reason in row.reasons))
-    return say("why_load", task=task, reasons="; ".join(reasons[:3]) or "-")
+    return say("why_load", task=task, reasons=reasons_said(reasons[:3]))
 
 
 def _loads(usable: Sequence[tuple[StepView, Row]], tariff: Tariff) -> tuple[Load, ...]:
