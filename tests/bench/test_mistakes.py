@@ -37,7 +37,9 @@ def test_an_unknown_key_is_named_with_its_table_and_what_was_meant() -> None:
 
 
 def test_a_key_like_no_other_is_answered_with_all_there_are() -> None:
-    assert complaint(nightly={"colour": 1}) == "`nightly`: unknown key `colour`; known: blocks, confirm_blocks, control"
+    assert of_deployment(sampling={"colour": 1}) == (
+        "deployment `a`, `sampling`: unknown key `colour`; known: temperature, think_budget, top_p"
+    )
 
 
 def test_a_missing_key_is_named() -> None:
