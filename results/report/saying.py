@@ -96,7 +96,7 @@ def _commonest(group: Group, t: Speak) -> str:
 
 def of_all(report: Report, t: Speak) -> list[Said]:
     """How it was measured, what failed and what may not be ranked."""
-    said = [*_compared(report, t), Said(t("lead_how"), _how(report, t))]
+    said = [*_compared(report, t), *_loads(report, t), Said(t("lead_how"), _how(report, t))]
     cells = [cell for run in report.runs for cell in run.cells]
     bad = [f"{c.facts.deployment} ({t('outcome_' + c.outcome)})" for c in cells if c.outcome != "ok"]
     if bad:
@@ -113,7 +113,20 @@ def _compared(report: Report, t: Speak) -> list[Said]:
     if len({e.row.model for e in report.entries}) != 1 or len(bits) < 2:
         return []
     in_order = sorted(bits.items(), key=lambda b: -(b[1] or 0.0))
-    return [Said(t("lead_what"), t("s_what", bits=t("list").join(f"{name} {value:.3g}" for name, value in in_order)))]
+    listed = t("list").join(f"{name} {value:.3g}" for name, value in in_order)
+    return [Said(t("lead_what"), t("s_what", model=report.entries[0].row.model.rpartition("/")[2], bits=listed))]
+
+
+def _loads(report: Report, t: Speak) -> list[Said]:
+    """What `c4` stands for, where one task was run under several."""
+    by_task: dict[str, set[int]] = {}
+    for load, task in ((e.row.load, e.row.task) for e in report.entries):
+        if load.startswith("c"):
+            by_task.setdefault(task, set()).add(int(load[1:]))
+    most: set[int] = max(by_task.values(), key=len, default=set())
+    if len(most) < 2:
+        return []
+    return [Said(t("list").join(f"c{n}" for n in sorted(most)), t("s_loads"))]
 
 
 def _how(report: Report, t: Speak) -> str:

@@ -10,14 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-import by_hand
-from chrome import BINARY, Page
-
-from results.report import render
-from results.report.gather import gather
-from results.store import RunDir
-
 ROOT = Path(__file__).parents[2]
+sys.path.insert(1, str(ROOT))  # this checkout, whichever one is installed
+
+import by_hand  # noqa: E402
+from chrome import BINARY, Page  # noqa: E402
+
+from results.report import render  # noqa: E402
+from results.report.gather import gather  # noqa: E402
+from results.store import RunDir  # noqa: E402
+
 TARIFF = ROOT / "results" / "tariffs" / "example-us.toml"
 
 
