@@ -7,6 +7,7 @@ cut is resumed like any run, and nothing here measures by itself.
 import math
 import random
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -137,9 +138,18 @@ def run_probe(suite: Suite, base: Path, folder: Path, name: str, wishes: session
     return ""
 
 
+def _begun(runs: Path, name: str) -> list[Path]:
+    """The block's runs that have a plan. A folder that was cut before its manifest stood holds nothing that was measured, and goes."""
+    there = sorted(runs.glob(f"*_{name}"))
+    for path in there:
+        if not (path / "manifest.json").exists():
+            shutil.rmtree(path)
+    return [path for path in there if path.exists()]
+
+
 def run_block(suite: Suite, base: Path, folder: Path, name: str, wishes: session.Wishes, watcher: Watcher) -> None:
     """Run one block, or go on with it where it was cut. The order of the deployments comes from its name."""
-    there = sorted((folder / "runs").glob(f"*_{name}"))
+    there = _begun(folder / "runs", name)
     if there:
         run = RunDir(there[-1])
         if run.seal_sha256() is None:

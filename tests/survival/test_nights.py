@@ -64,3 +64,14 @@ def test_a_night_killed_at_any_stage_goes_on(tmp_path: Path, stage: str) -> None
     names = [path.name.partition("_")[2] for path in sorted((folder / "runs").iterdir())]
     assert names == ["k-night-n-b1", "k-night-n-b2"]
     assert {p.name for p in folder.iterdir()} == {"history.parquet", "nights", "runs"}
+
+
+def test_a_block_that_was_cut_before_its_plan_stood_is_begun_anew(tmp_path: Path) -> None:
+    suite, folder = tmp_path / "suite.toml", tmp_path / "history"
+    suite.write_text(SUITE)
+    cut = folder / "runs" / "20261129T000000Z_k-night-n-b2"
+    (cut / "cells").mkdir(parents=True)
+    (cut / "manifest.json.part").write_text("{")
+    assert main(["nightly", str(suite), "--night", "n", "--history", str(folder)]) == OK
+    assert not cut.exists()
+    assert len(list((folder / "runs").glob("*-b2"))) == 1
