@@ -225,11 +225,16 @@ def test_a_second_stall_after_the_first_means_that_the_server_has_hung(server: H
 
 
 def test_an_answer_between_two_stalls_shows_that_the_server_lives(server: HostileServer) -> None:
+    def say(reply: Reply) -> str:
+        server.answers[CHAT] = reply
+        return "".join(chunk.text for chunk in engine.stream(request()))
+
     with backend(server, stall_timeout_s=0.2) as engine:
-        for reply in (Reply(STALL), Reply(delta("stop", content="a"), DONE), Reply(STALL)):
-            server.answers[CHAT] = reply
-            with contextlib.suppress(BackendError):
-                list(engine.stream(request()))
+        with pytest.raises(BackendError, match="was silent for"):
+            say(Reply(STALL))
+        assert say(Reply(delta("stop", content="a"), DONE)) == "a"
+        with pytest.raises(BackendError, match="was silent for"):
+            say(Reply(STALL))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def test_a_suite_given_without_a_command_is_told_how_to_run_it(capsys: pytest.Ca
     assert capsys.readouterr().err == "error: No such command 'ours.toml'; to run a suite: run ours.toml (see --help)\n"
 
 
-def test_a_deployments_name_is_never_taken_for_markup(write_suite: Suite, tmp_path: Path) -> None:
+def test_a_deployments_name_is_never_taken_for_markup(
+    write_suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {"a[/b]": {"reply": "x"}, ":smile:": {"reply": "x"}}
     prepared = prepare(load_suite(write_suite(head="limit = 2", **names)), tmp_path, Wishes())
     watcher = LiveWatcher(prepared.cells)
@@ -62,3 +64,6 @@ def test_a_deployments_name_is_never_taken_for_markup(write_suite: Suite, tmp_pa
             watcher.event(cell, StepStarted("clinical_qa_en@c1", 1))
     finally:
         watcher.close()
+    said = capsys.readouterr().err
+    assert "cell 1/2 a[/b]" in said
+    assert "cell 2/2 :smile:" in said
