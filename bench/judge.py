@@ -23,16 +23,8 @@ from bench.runner import CellRun, Limits, Privacy, Watcher, run_cell
 from bench.score import answer_of, score_cell
 from bench.summaries import NOT_HERE, Answers, Told, finished, language_of
 from hardware import describe_host, fingerprint
-from results.records import (
-    Answered,
-    Judged,
-    LabelJudged,
-    Loaded,
-    Outcome,
-    Scored,
-    StatementJudged,
-    StepFacts,
-)
+from results.manifest import StepFacts
+from results.records import Answered, Judged, LabelJudged, Loaded, Outcome, Scored, StatementJudged
 from results.store import Lines, RunDir
 from tasks import Language, Sample
 from tasks.judging import (

@@ -24,8 +24,8 @@ from bench.config import (
 from bench.job import Job, JobStep
 from bench.models import Weights
 from bench.render import Asking, StepPlan, TaskData, choose_scoring, render_step, warmup_of
+from results.manifest import CellFacts, Prediction, StepFacts, StoppingRule
 from results.profiles import FLOORS, PROFILES
-from results.records import CellFacts, Prediction, StepFacts, StoppingRule
 
 WARMUP_REQUESTS = 2
 """Warm-up requests for each request in flight; in profile `smoke` those that the cell has served before count."""

@@ -14,7 +14,7 @@ from bench.config import ConfigError, Load, SamplingOptions, TaskOptions
 from bench.datasets_source import named_data
 from bench.job import JobStep
 from bench.mistakes import nearest
-from results.records import StepFacts
+from results.manifest import StepFacts
 from tasks import DataError, Generate, Prompt, Rank, Sample, Scoring, Task, arrange, headline
 
 WARMUP_TOKENS = 16

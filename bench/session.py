@@ -31,7 +31,8 @@ from bench.runner import CellRun, Limits, Privacy, Watcher, forget, run_cell
 from bench.score import score_cell
 from bench.sizing import predict
 from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters, options_from
-from results.records import SCHEMA, Answered, CellEnded, CellFacts, Manifest, MemoryProbed, Outcome, Ranked
+from results.manifest import CellFacts, Manifest
+from results.records import SCHEMA, Answered, CellEnded, MemoryProbed, Outcome, Ranked
 from results.store import CellDir, Lines, RunDir, new_run_dir
 from tasks import TASKS
 

@@ -11,8 +11,8 @@ import msgspec
 
 from bench.plan import CellPlan
 from bench.render import StepPlan, TaskData
+from results.manifest import StepFacts
 from results.profiles import FLOORS, PROFILES, Profile
-from results.records import StepFacts
 
 
 def warned(cell: CellPlan, data: Mapping[str, TaskData], profile: str) -> CellPlan:

@@ -7,18 +7,8 @@ from collections.abc import Sequence
 from bench.plan import CellPlan
 from bench.runner import Watcher
 from hardware import Reading
-from results.records import (
-    Answered,
-    CellEnded,
-    Event,
-    Loaded,
-    MemoryProbed,
-    Progress,
-    Ranked,
-    StepEnded,
-    StepFacts,
-    StepStarted,
-)
+from results.manifest import StepFacts
+from results.records import Answered, CellEnded, Event, Loaded, MemoryProbed, Progress, Ranked, StepEnded, StepStarted
 
 TOKENS_PER_RANKING = 8
 """A ranking takes about as long as so many tokens of an answer: prompts are read far faster than answers are written."""

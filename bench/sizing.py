@@ -24,7 +24,7 @@ from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ce
 from bench.shapes import shape_in, stores_latent_cache
 from bench.tensors import parameters, shortened, streamed_parameters, streamed_share, tensors
 from hardware import Host
-from results.records import Prediction
+from results.manifest import Prediction
 
 if TYPE_CHECKING:
     from bench.models import Weights

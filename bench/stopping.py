@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from bench.render import StepPlan, TaskData
 from bench.score import score_step
-from results.records import Answered, Event, Ranked, StepEnded, StepStarted, Stopped, StoppingRule
+from results.manifest import StoppingRule
+from results.records import Answered, Event, Ranked, StepEnded, StepStarted, Stopped
 
 Outcomes = Mapping[str, float]
 """Item to the baseline's score of it."""

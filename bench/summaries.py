@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from bench.plan import CellPlan
-from results.records import Answered, Event, Ranked, StepEnded, StepFacts, StepStarted
+from results.manifest import StepFacts
+from results.records import Answered, Event, Ranked, StepEnded, StepStarted
 from results.store import RunDir
 from tasks import Language, Task
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.plan import CellPlan
     from bench.session import Prepared
     from hardware import Measurable
-    from results.records import CellFacts
+    from results.manifest import CellFacts
 
 ENGINES = {
     "llama_cpp": ("llama_cpp", "pip install -e '.[llama-cpp]'"),

@@ -16,19 +16,17 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from results.manifest import CellFacts, Manifest, StepFacts
 from results.records import (
     Answered,
     CellEnded,
-    CellFacts,
     CellStarted,
     EngineInfo,
     EngineState,
     Loaded,
-    Manifest,
     MeterInfo,
     Scored,
     StepEnded,
-    StepFacts,
     StepStarted,
     Tick,
 )

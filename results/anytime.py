@@ -11,7 +11,7 @@ from typing import Literal
 
 import scipy.special
 
-from results.records import StoppingRule
+from results.manifest import StoppingRule
 from results.stats import bounded_mean
 
 Decision = Literal["different", "futile", "go on"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from results.cost import Tariff, example_tariff, load_tariff, price_row, with_price
+from results.manifest import CellFacts, Manifest
 from results.montecarlo import Variant, simulate, variant_of, with_ranges
-from results.records import CellFacts, Manifest
 from results.rows import Row
 from results.stats import Item, items_of
 from results.store import RunDir, StoreError

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from results.records import SCHEMA, CellEnded, Event, Manifest, Scored, StepEnded, Telemetry
+from results.manifest import Manifest
+from results.records import SCHEMA, CellEnded, Event, Scored, StepEnded, Telemetry
 
 DERIVED = ("rows.csv", "report.html", "report.md", "curve.svg", "curve.png")
 _ENCODER = msgspec.json.Encoder()

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import msgspec
 
 from results.judging import agreement, figures, withheld
+from results.manifest import CellFacts, Manifest, StoppingRule
 from results.measure import Measured
-from results.records import CellFacts, Event, Manifest, Scored, Stopped, StoppingRule, Telemetry
+from results.records import Event, Scored, Stopped, Telemetry
 from results.rows import Row
 from results.stats import Interval, Percentile, clip, items_of, mean_t, percentile, unknown
 from results.validity import Finding, StepView, judge_step, reasons, sentences, step_views

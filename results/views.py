@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from results.manifest import CellFacts, Manifest, StepFacts
 from results.records import (
     Answered,
     CellEnded,
-    CellFacts,
     CellStarted,
     Compared,
     EngineInfo,
@@ -19,12 +19,10 @@ from results.records import (
     Event,
     Judged,
     Loaded,
-    Manifest,
     MemoryProbed,
     Ranked,
     Scored,
     StepEnded,
-    StepFacts,
     StepStarted,
     Stopped,
     Telemetry,

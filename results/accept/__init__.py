@@ -13,7 +13,7 @@ from results.accept.judge import Finding, Judged, Reference, Steps, Verdict
 from results.compare.pairing import Side, obstacles
 from results.cost import Tariff
 from results.load import LoadedCell, find_deployment, items, load, ranged_variants, tariff_for
-from results.records import Manifest
+from results.manifest import Manifest
 from results.report.entries import machine_of
 from results.store import RunDir, StoreError
 

@@ -9,8 +9,8 @@ from results.compare.judge import CellPair, Compared, Ended, Level, Pricing, Ste
 from results.compare.pairing import ALLOWABLE, Obstacle, Side, differences, match_cells, obstacles
 from results.cost import Tariff, price_row, with_price
 from results.load import LoadedCell, find_deployment, load, tariff_for
+from results.manifest import CellFacts, Manifest
 from results.montecarlo import Variant, variant_of
-from results.records import CellFacts, Manifest
 from results.report.entries import machine_of
 from results.report.examples import Prompts
 from results.store import RunDir, StoreError

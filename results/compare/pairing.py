@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from results.records import CellFacts, EngineInfo, Manifest, StepFacts
+from results.manifest import CellFacts, Manifest, StepFacts
+from results.records import EngineInfo
 from results.report.examples import Asked, Place
 from results.rows import Row
 from results.validity.base import StepView

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from results.load import LoadedCell
-from results.records import Answered, Manifest, Ranked
+from results.manifest import Manifest
+from results.records import Answered, Ranked
 from results.rows import Row
 from results.validity.base import StepView
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from results.load import LoadedCell, items
-from results.records import Manifest
+from results.manifest import Manifest
 from results.rows import Row
 from results.stats import clustered_se
 from results.store import StoreError

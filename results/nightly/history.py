@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from results.load import LoadedCell, load
+from results.manifest import Manifest
 from results.nightly.judge import METRICS
-from results.records import Answered, CellEnded, Manifest, Ranked
+from results.records import Answered, CellEnded, Ranked
 from results.store import RunDir, StoreError
 from results.validity.identity import foreign_share
 

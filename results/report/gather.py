@@ -14,7 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from results.records import CellFacts, EngineInfo, Manifest, MemoryProbed, Scored, StepFacts
+from results.manifest import CellFacts, Manifest, StepFacts
+from results.records import EngineInfo, MemoryProbed, Scored
 from results.report.examples import Example, Prompts, examples_of
 from results.report.series import Timeline, timeline_of
 from results.rows import Row

@@ -5,8 +5,9 @@ Invalid rows stay in the data with their reasons; they are left out of the front
 
 from collections.abc import Iterable
 
+from results.manifest import CellFacts, Manifest
 from results.measure import measure
-from results.records import CellFacts, Event, Manifest, Scored, Telemetry
+from results.records import Event, Scored, Telemetry
 from results.validity import accuracy, identity, latency, memory, power, workload
 from results.validity.base import Finding, Rule, StepView, apply, reasons, sentences
 from results.views import CellRecords, read_cell

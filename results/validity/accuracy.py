@@ -7,7 +7,8 @@ import numpy as np
 
 from results.anytime import e_value
 from results.judging import KAPPA_FLOOR, agreement, kin, said, withheld
-from results.records import Stopped, StoppingRule
+from results.manifest import StoppingRule
+from results.records import Stopped
 from results.validity.base import Check, Rule, StepView, exceeds, failed, not_applicable, not_known, passed
 from results.validity.workload import judged
 

@@ -20,7 +20,7 @@ from bench.roofline import (
 from bench.sizing import label_in, predict
 from bench.tensors import streamed_parameters
 from hardware import Cpu, Gpu, Host
-from results.records import Prediction
+from results.manifest import Prediction
 from tasks import TASKS
 
 

@@ -14,7 +14,8 @@ from bench.plan import rule_of
 from bench.render import Asking, StepPlan, TaskData, load_tasks, render_step, warmup_of
 from bench.stopping import Stopper
 from results.load import load
-from results.records import Answered, CellStarted, StepEnded, StepStarted, StoppingRule
+from results.manifest import StoppingRule
+from results.records import Answered, CellStarted, StepEnded, StepStarted
 from results.store import CellDir, RunDir
 from tasks import TASKS
 

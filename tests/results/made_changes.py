@@ -7,16 +7,8 @@ from made_records import GPU_METER, MS, PROCESS, STEP, Run, S, answer, score, ti
 from msgspec import structs
 
 from results.anytime import e_value
-from results.records import (
-    Judged,
-    LabelJudged,
-    MeterInfo,
-    StatementJudged,
-    StepEnded,
-    StepStarted,
-    Stopped,
-    StoppingRule,
-)
+from results.manifest import StoppingRule
+from results.records import Judged, LabelJudged, MeterInfo, StatementJudged, StepEnded, StepStarted, Stopped
 
 Change = Callable[[Run], None]
 

@@ -4,23 +4,20 @@ from typing import Any
 
 from msgspec import structs
 
+from results.manifest import CellFacts, Manifest, Prediction, StepFacts
 from results.records import (
     Answered,
     CellEnded,
-    CellFacts,
     CellStarted,
     Continuation,
     EngineInfo,
     EngineState,
     Event,
     Loaded,
-    Manifest,
     MeterInfo,
-    Prediction,
     Ranked,
     Scored,
     StepEnded,
-    StepFacts,
     StepStarted,
     Stopped,
     Telemetry,

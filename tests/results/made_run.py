@@ -12,24 +12,21 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from results.manifest import CellFacts, Manifest, Prediction, StepFacts
 from results.records import (
     Answered,
     CellEnded,
-    CellFacts,
     CellStarted,
     Continuation,
     EngineInfo,
     EngineState,
     Event,
     Loaded,
-    Manifest,
     MeterInfo,
     Outcome,
-    Prediction,
     Ranked,
     Scored,
     StepEnded,
-    StepFacts,
     StepStarted,
     Telemetry,
     Tick,

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from results.anytime import decide, log_e_value, sequential_p
+from results.manifest import StoppingRule
 from results.paired import compare, non_inferiority, pair, significance
-from results.records import StoppingRule
 from results.stats import Item, anytime, betting_p, bounded_mean, items_of, score_interval
 
 RULE = StoppingRule(baseline="whole", baseline_cell="whole-000000", look_every=1)

@@ -15,7 +15,8 @@ from results.compare.judge import Compared
 from results.compare.metrics import Limits, verdict_of, welch
 from results.compare.pairing import Differs, match_cells
 from results.compare.text import headline, markdown, plain, tables
-from results.records import CellFacts, Scored, StepFacts
+from results.manifest import CellFacts, StepFacts
+from results.records import Scored
 from results.report.formats import p_value
 from results.store import RunDir, StoreError
 

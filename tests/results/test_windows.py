@@ -6,7 +6,8 @@ from made_records import GUESS, MS, STEP, S, answer, ranked, ticks
 from msgspec import structs
 
 from results.energy import window_energy
-from results.records import Answered, Ranked, StepFacts
+from results.manifest import StepFacts
+from results.records import Answered, Ranked
 from results.series import Series, Window
 from results.stats import Interval
 from results.views import StepRecords
