@@ -18,11 +18,12 @@ from bench.config import (
     VllmSettings,
 )
 from bench.duration import Times, Work, at_most, times_of, work_of
-from bench.fit import GIB, Layout, Need, Question, Room, gib
+from bench.fit import GIB, Layout, Need, Question, Room
 from bench.quantisation import MIXES, gguf_types, normal_label, stored_bytes, tensor_bytes
 from bench.roofline import CACHE_BITS, Machine, cache_bytes_per_token, decode_ceiling, flops_per_token
 from bench.shapes import shape_in, stores_latent_cache
 from bench.tensors import parameters, shortened, streamed_parameters, streamed_share, tensors
+from bench.verdict import latent_note, verdict
 from hardware import Host
 from results.manifest import Prediction
 
@@ -73,21 +74,20 @@ def predict(cell: "CellPlan", settings: BackendSettings, weights: "Weights | Non
     room = fit.room_of(host)
     question = question_of(model, settings, work, room)
     need = fit.need_for(question)
-    verdict = fit.fits(need, room, question.layout.card_fraction)
+    latent = latent_note(model.shape, need, question.layout, decompressed=model.decompressed)
+    fitting = fit.fits(need, room, question.layout.card_fraction)
     predicted = Prediction(
         weight_bytes=round(need.weight_bytes),
         cache_bytes=round(need.cache_bytes),
         overhead_bytes=round(need.overhead_bytes),
         total_bytes=round(need.total_bytes),
         available_bytes=_available(need, room, question.layout),
-        fits=verdict,
-        decode_tokens_per_s_ceiling=None if verdict is False else _ceiling(model, settings, question, work, host),
+        fits=fitting,
+        decode_tokens_per_s_ceiling=None if fitting is False else _ceiling(model, settings, question, work, host),
         basis=model.basis,
-        advice=" ".join(
-            filter(None, (_verdict(question, need, room, host), _latent_note(model, need, question.layout)))
-        ),
+        advice=" ".join(filter(None, (verdict(question, need, room, host), latent))),
     )
-    return predicted if verdict is False else _timed(predicted, _times(work, model, host))
+    return predicted if fitting is False else _timed(predicted, _times(work, model, host))
 
 
 def _times(work: Work, model: Model, host: Host) -> Times | None:
@@ -375,81 +375,3 @@ def _cache_type(settings: BackendSettings) -> str:
             return settings.kv_cache_dtype
         case _:
             return "f16"
-
-
-def _verdict(question: Question, need: Need, room: Room, host: Host) -> str:
-    """Empty when it fits without more to say."""
-    layout = question.layout
-    verdict = fit.fits(need, room, layout.card_fraction)
-    if verdict:
-        return _rest_of_cards(question, need, room)
-    if verdict is None:
-        return f"needs {gib(need.total_bytes)}; the memory of {host.name} is not known"
-    sentence = f"does not fit: needs {_where(need, layout)}, {_offer(need, room)}{_missing(need, room, layout)}"
-    options = fit.what_would_fit(question, room)
-    return f"{sentence}. " + (f"Would fit: {'; or '.join(options)}." if options else "Nothing smaller would fit.")
-
-
-def _where(need: Need, layout: Layout) -> str:
-    whole = _whole(need)
-    engine = whole - need.weight_bytes - need.cache_bytes
-    total = f"{gib(whole)} ({gib(need.weight_bytes)} weights, {gib(need.cache_bytes)} cache, {gib(engine)} engine)"
-    if need.cards == 0:
-        copied = f" (and fills {gib(layout.copied_bytes)} more if they are there)" if layout.copied_bytes else ""
-        return f"{total} of memory{copied}"
-    share = f" at {layout.card_fraction:.0%} use" if layout.card_fraction < 1 else ""
-    on_host = f" and {gib(need.host_bytes)} in the host's memory" if layout.gpu_share < 1 else ""
-    return f"{total} on {need.cards} card{'s' if need.cards > 1 else ''}, {gib(need.card_bytes)} each{share}{on_host}"
-
-
-def _whole(need: Need) -> float:
-    """What the verdict is about: without the second copy of mapped weights, which gives way."""
-    return need.total_bytes if need.cards else need.host_bytes
-
-
-def _offer(need: Need, room: Room) -> str:
-    if need.cards == 0:
-        return "this machine's memory is not known" if room.host_bytes is None else f"{gib(room.host_bytes)} are free"
-    if room.cards == 0:
-        return "there is no accelerator"
-    size = "unknown size" if room.card_bytes is None else gib(room.card_bytes)
-    return f"there are {room.cards} of {size}" if room.cards > 1 else f"there is 1 of {size}"
-
-
-def _missing(need: Need, room: Room, layout: Layout) -> str:
-    """In cards and GiB; a part that is not lacking, or not known, is left out."""
-    cards = max(0, need.cards - room.cards)
-    lacking = fit.missing_bytes(need, room, layout.card_fraction)
-    parts = [f"{cards} card{'s' if cards > 1 else ''}"] if cards else []
-    if lacking:
-        parts.append(gib(lacking))
-    return f", {' and '.join(parts)} missing" if parts else ""
-
-
-def _rest_of_cards(question: Question, need: Need, room: Room) -> str:
-    """For an engine that fills its share with cache: how many requests of full length that holds."""
-    layout = question.layout
-    if not layout.takes_all or not need.cards or room.card_bytes is None:
-        return ""
-    left = (room.card_bytes * layout.card_fraction - need.card_bytes) * need.cards + need.cache_bytes
-    if not need.cache_bytes:
-        return ""
-    return f"The cache has room for {left / need.cache_bytes:,.0f} requests of {question.context:,} tokens."
-
-
-def _latent_note(model: Model, need: Need, layout: Layout) -> str:
-    """How much the latent cache saves, for models that have it."""
-    shape = model.shape
-    if shape is None or shape.mla is None:
-        return ""
-    ratio = cache_bytes_per_token(shape, decompressed=True) / cache_bytes_per_token(shape)
-    if model.decompressed:
-        return (
-            f"Decompressed keys and values are stored; a latent cache (MLA) would need {gib(need.cache_bytes / ratio)}."
-        )
-    other = need.cache_bytes / fit.cache_copies(shape, layout.tensor_parallel) * ratio
-    total = _whole(need) - need.cache_bytes + other
-    return (
-        f"MLA's cache needs {gib(need.cache_bytes)}; a runtime that stores decompressed keys and values would need {gib(other)} "
-        f"({gib(total)} in all, {total / 1e9:,.0f} GB)."
-    )
