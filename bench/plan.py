@@ -200,11 +200,9 @@ def _requests(step: JobStep) -> int:
     return len(step.requests) + len(step.ranks)
 
 
-def _facts_of(step: StepPlan) -> tuple[StepFacts, ...]:
-    """A step's warm-up, where it has one of its own, and the step, as they stand in the manifest."""
+def _facts_of(step: StepPlan) -> tuple[StepFacts, StepFacts]:
+    """A step's warm-up and the step, as they stand in the manifest; a warm-up of no request may get some after a resume."""
     count = _requests(step.warmup)
-    if not count:
-        return (step.facts,)
     warmup = msgspec.structs.replace(
         step.facts, name=step.warmup.name, items=count, samples=count, warmup=True, stopping=None
     )

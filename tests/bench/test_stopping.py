@@ -173,6 +173,7 @@ def test_a_run_ends_steps_early_and_goes_on_with_the_others(
     assert cells(folder)["worse"].ended() is not None
     assert folder.edits() == []
     rows = {row.step: row for cell in load(folder, folder.manifest()) for row in cell.rows if row.deployment == "worse"}
+    assert not [w for found in rows.values() for w in found.warnings if w.startswith("C3")]  # each engine was warmed up
     row = rows["clinical_qa_en@c1"]
     assert (row.outcome, row.items, row.samples, row.accuracy_method) == (
         "ok",

@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "C3": (
         no_warm_up,
         "W",
-        "before this step the engine had served 0 requests, 0.0 s; 2 requests and 30 s are asked for",
+        "before this step the engine had served 0 requests, 0.0 s; 2 requests are asked for",
     ),
     "C4": (profile("nightly"), "I", "speed was not steady: five parts of the window differ by 79%"),
     "C5": (open_loop(lag_ms=60), "I", "requests left 60 ms late (p99): the load was lighter than planned"),
