@@ -31,6 +31,9 @@ from results.stats import (
     unknown,
 )
 
+FEWEST_DIFFERING = 6
+"""Items that must differ before their spread is taken for known; fewer can never reach p < 0.05 by their signs."""
+
 
 class Pairs(Struct, frozen=True, kw_only=True):
     """Items that both variants answered, one line each."""
@@ -214,11 +217,14 @@ def difference_interval(pairs: Pairs, confidence: float = 0.95) -> Interval:
     if pairs.early:
         return anytime(pairs.differences, pairs.clusters, -1.0, 1.0, confidence)
     if pairs.binary and not pairs.clustered:
-        found = discordance(pairs)
-        return tango(found.only_first, found.only_second, found.n, confidence)
-    if pairs.clustered or pairs.repeated:
-        return _by_clusters(pairs, confidence)
-    return bootstrap_difference(pairs, confidence)
+        counts = discordance(pairs)
+        return tango(counts.only_first, counts.only_second, counts.n, confidence)
+    found = (
+        _by_clusters(pairs, confidence)
+        if pairs.clustered or pairs.repeated
+        else bootstrap_difference(pairs, confidence)
+    )
+    return found if pairs.binary else _with_unseen(pairs, found, confidence)
 
 
 def _by_clusters(pairs: Pairs, confidence: float) -> Interval:
@@ -239,6 +245,24 @@ def _by_clusters(pairs: Pairs, confidence: float) -> Interval:
     assert floor.lo is not None
     assert floor.hi is not None
     return structs.replace(found, lo=min(found.lo, floor.lo), hi=max(found.hi, floor.hi))
+
+
+def _with_unseen(pairs: Pairs, found: Interval, confidence: float) -> Interval:
+    """No narrower than if an item that was not seen could gain or lose all that any item scored, where fewer than six items differ.
+
+    The spread of graded differences is that of the few that are not zero: one of twelve tells nothing of how far the next one goes.
+    """
+    counts = discordance(pairs)
+    if found.lo is None or found.hi is None or counts.only_first + counts.only_second >= FEWEST_DIFFERING:
+        return found
+    reach = max(*pairs.first, *pairs.second)
+    floor = tango(counts.only_first, counts.only_second, counts.n, confidence)
+    assert floor.lo is not None
+    assert floor.hi is not None
+    low, high = min(found.lo, reach * floor.lo), max(found.hi, reach * floor.hi)
+    return (
+        found if (low, high) == (found.lo, found.hi) else structs.replace(found, lo=low, hi=high, method="few_differ")
+    )
 
 
 def _all_equal(value: float, n: int, confidence: float = 0.95) -> Interval:
@@ -324,7 +348,10 @@ def non_inferiority(pairs: Pairs, margin: float, alpha: float = 0.05) -> NonInfe
 
 
 def _more_items(pairs: Pairs, margin: float, alpha: float) -> int | None:
-    """Items beyond those at hand until the limit would clear the margin if difference and discordance stay as they are (80 % power)."""
+    """Items beyond those at hand until the limit would clear the margin if difference and discordance stay as they are (80 % power).
+
+    Of graded scores also until enough of them differ.
+    """
     differences = np.asarray(pairs.differences)
     n = len(differences)
     if n < 2:
@@ -333,7 +360,10 @@ def _more_items(pairs: Pairs, margin: float, alpha: float) -> int | None:
     spread = float(np.mean(np.square(differences)))
     if room == 0 or spread == 0:
         return None
-    return max(1, required_items(abs(room), spread, alpha) - n)
+    needed = required_items(abs(room), spread, alpha)
+    if not pairs.binary:
+        needed = max(needed, math.ceil(n * FEWEST_DIFFERING / np.count_nonzero(differences)))
+    return max(1, needed - n)
 
 
 def _say(verdict: str, margin: float, lower: float | None, upper: float | None, more: int | None) -> str:

@@ -177,4 +177,18 @@ def test_clusters_take_evidence_away_and_never_add_any() -> None:
 
 
 def test_few_graded_pairs_have_a_t_interval() -> None:
-    assert compare(pairs([0.5, 0.6, 0.7, 0.5], [0.4, 0.55, 0.7, 0.2])).difference.method == "t"
+    first, second = [0.5, 0.6, 0.7, 0.5, 0.3, 0.4, 0.6], [0.4, 0.55, 0.75, 0.2, 0.35, 0.3, 0.5]
+    assert compare(pairs(first, second)).difference.method == "t"
+
+
+def test_one_note_of_twelve_that_differs_tells_nothing_of_the_next() -> None:
+    first = [0.4, 0.1, 0.1, *[0.0] * 9]
+    second = [0.4, 0.1, 0.1, 0.0, 0.1, *[0.0] * 7]
+    found = compare(pairs(second, first)).difference
+    floor = tango(1, 0, 12)
+    assert floor.lo is not None
+    assert floor.hi is not None
+    assert (found.method, found.value) == ("few_differ", pytest.approx(0.1 / 12))
+    assert (found.lo, found.hi) == pytest.approx((0.4 * floor.lo, 0.4 * floor.hi))
+    judged = non_inferiority(pairs(second, first), 0.02)
+    assert (judged.verdict, judged.more_items) == ("inconclusive", 60)
