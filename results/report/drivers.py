@@ -26,7 +26,7 @@ class Tornado(Struct, frozen=True, kw_only=True):
         self, t: Callable[..., str]
     ) -> tuple[str, list[tuple[str, float, float]], float, Callable[[float], str]]:
         """What the chart needs."""
-        named = [(n.replace("_", " "), a, b) for n, a, b in self.bars]
+        named = [(t(f"drive_{n}"), a, b) for n, a, b in self.bars]
         return t("drives"), named, self.cost, formats.trimmed
 
 

@@ -9,6 +9,7 @@ import pytest
 from made_records import ENGINE, GPU_METER, GUESS, Run, ticks
 from made_run import Made, steps, write_run
 
+from results.cost import Inputs
 from results.records import Scored
 from results.report import formats, words
 from results.report.charts import Strip, Whisker, forest, over_time, swings
@@ -316,3 +317,9 @@ def test_no_text_is_kept_that_nobody_says() -> None:
         k for k in EN if f'"{k}"' not in said and f"'{k}'" not in said and k.partition("_")[0] + "_" not in begins
     ]
     assert unsaid == []
+
+
+def test_every_input_of_a_cost_has_its_name_in_both_languages() -> None:
+    names = {f"drive_{name}" for name in (*Inputs.__struct_fields__, "speed")}
+    assert names <= EN.keys()
+    assert names <= ZH.keys()
