@@ -246,7 +246,8 @@ class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Short repetitions a night, the deployments in random order in each."""
     spare_blocks: Annotated[int, Meta(ge=0)] = 2
     """At most so many more a night, for blocks in which other processes disturbed the machine."""
-    confirm_blocks: Annotated[int, Meta(ge=2)] = 10
+    confirm_blocks: Annotated[int, Meta(ge=2)] | None = None
+    """Twice `blocks` where not given."""
 
 
 class Stopping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,8 @@ from bench.process import ROOT
 
 WITHOUT_NETWORK = ["unshare", "--map-root-user", "--net"]
 PATIENCE_S = 600.0
+TIMED_OUT = 124
+"""The status that `timeout` gives."""
 TRAPPED = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 
 _SUITE = """
@@ -106,10 +108,14 @@ def watch(command: list[str], environment: dict[str, str], folder: Path | None =
 
 
 def _watched(command: list[str], environment: dict[str, str], noted: Path) -> Watched:
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False)
+        status, words = done.returncode, (done.stdout + done.stderr)[-600:]
+    except subprocess.TimeoutExpired:
+        status, words = TIMED_OUT, f"it had not ended after {PATIENCE_S:g} s"
     lines = noted.read_text(encoding="utf-8").splitlines() if noted.exists() else []
     attempts = tuple(Attempt(*json.loads(line)) for line in lines)
-    return Watched(done.returncode, attempts, (done.stdout + done.stderr)[-600:])
+    return Watched(status, attempts, words)
 
 
 def install(noted: str) -> None:

@@ -171,7 +171,7 @@ def _confirmed(
         {suite.nightly.control} if suite.nightly.control else set()
     )
     part = msgspec.structs.replace(suite, deployments=tuple(d for d in suite.deployments if d.name in wanted))
-    for block in range(1, suite.nightly.confirm_blocks + 1):
+    for block in range(1, (suite.nightly.confirm_blocks or 2 * suite.nightly.blocks) + 1):
         run_block(part, base, folder, f"{suite.name}-night-{judged.night}-c{block}", wishes, watcher)
     entries, _ = entries_of(folder)
     worse, better = list(judged.regressions), list(judged.improvements)

@@ -67,11 +67,3 @@ def decode_ceiling(machine: Machine, step_bytes: float, flops: float, batch: flo
     if machine.flops is not None:
         seconds = max(seconds, batch * flops / machine.flops)
     return batch / seconds
-
-
-def prefill_ceiling(machine: Machine, weight_bytes: float, shape: Shape, prompt_tokens: int) -> float | None:
-    """Prompt tokens per second of one prompt: its operations, or reading every weight once, whichever takes longer."""
-    if machine.flops is None or machine.bytes_per_s is None:
-        return None
-    seconds = prompt_tokens * flops_per_token(shape, prompt_tokens / 2) / machine.flops
-    return prompt_tokens / max(seconds, weight_bytes / machine.bytes_per_s)

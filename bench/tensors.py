@@ -115,11 +115,6 @@ def parameters(shape: Shape) -> int:
     return sum(tensor.elements for tensor in tensors(shape))
 
 
-def active_parameters(shape: Shape) -> int:
-    """Of one token: without the experts that are not chosen; the input embedding's table counts whole, as DeepSeek counts it."""
-    return round(sum(t.elements * _share(shape, t, 1) for t in tensors(shape)))
-
-
 def _share(shape: Shape, tensor: Tensor, batch: float) -> float:
     return distinct_experts(shape.experts, batch) / shape.experts.count if tensor.routed and shape.experts else 1.0
 

@@ -1,7 +1,7 @@
 """What the HTTP path adds at load 8: the time between first and last token as we stamp it, against the server's own decode time.
 
 Against a paced server always (its pace is far above a CPU's), against vLLM where `BEDSIDE_VLLM_PYTHON` and
-`BEDSIDE_TRANSFORMERS_PYTHON` name environments. Bound: 3 % (issue 3, "What it must show", 7).
+`BEDSIDE_TRANSFORMERS_PYTHON` name environments. Bound: 3 %.
 """
 
 import os

@@ -90,13 +90,6 @@ class Host(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         known = [v for v in (self.memory_bytes, self.memory_limit_bytes) if v is not None]
         return min(known, default=None)
 
-    @property
-    def gpu_memory_bytes(self) -> int | None:
-        """Of all accelerators together; `None` when one of them does not tell. 0 without any."""
-        parts = [gpu.memory_bytes for gpu in self.gpus]
-        known = [p for p in parts if p is not None]
-        return sum(known) if len(known) == len(parts) else None
-
 
 def describe_host(root: Path = ROOT) -> Host:
     """This machine as it is now. `root` is for a copied /proc and /sys; accelerators are asked through their own libraries."""

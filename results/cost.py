@@ -67,6 +67,16 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Watts of the whole node for each watt of the components that were measured; from a comparison with a node sensor."""
 
 
+class Api(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody else asks for the same tokens. `name` says whose API and which model."""
+
+    name: str
+    input_per_million_tokens: Amount
+    """Without a cache."""
+    output_per_million_tokens: Amount
+    """Thinking included."""
+
+
 class Tariff(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of one place. `machine` names the entry of `machines` that the run was made on."""
 
@@ -94,6 +104,8 @@ class Tariff(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     undetected_error_cost: Amount | None = None
     p_detected: Amount | None = None
     """Share of the errors that review finds."""
+    api: Api | None = None
+    """Whom the own machine is set against."""
 
     @property
     def node(self) -> Machine:
@@ -216,6 +228,8 @@ def amounts(tariff: Tariff) -> dict[str, Amount]:
     """Every figure that is used, by name; those of machines that were not chosen are left out."""
     found = {name: getattr(tariff, name) for name in tariff.__struct_fields__}
     found |= {name: getattr(tariff.node, name) for name in tariff.node.__struct_fields__}
+    if tariff.api:
+        found |= {f"api.{name}": getattr(tariff.api, name) for name in tariff.api.__struct_fields__}
     named = {name: value for name, value in found.items() if isinstance(value, Amount)}
     return named | {f"electricity_hours[{i}]": h.price for i, h in enumerate(tariff.electricity_hours)}
 
@@ -387,20 +401,3 @@ def with_price(row: Row, priced: Priced) -> Row:
         currency=priced.currency,
         tariff=priced.tariff,
     )
-
-
-def break_even_utilisation(row: Row, tariff: Tariff, api_price_per_1k_samples: float) -> float | None:
-    """Share of hours the machine must work to be as cheap as the API; `None` when it cannot be within 1, or power is unknown."""
-    power = node_power(row, tariff.node)
-    if power.busy_w is None or power.idle_w is None or row.seconds is None or not row.samples:
-        return None
-    inputs = inputs_of(tariff, power.busy_w, power.idle_w)
-    seconds_per_1k = 1000 * row.seconds / row.samples
-    always, half = (
-        seconds_per_1k * float(cost_per_busy_second(structs.replace(inputs, utilisation=u))) for u in (1.0, 0.5)
-    )
-    # Cost is floor + slope / utilisation, so two points give the whole curve.
-    slope = half - always
-    if api_price_per_1k_samples < always or slope <= 0:
-        return None
-    return slope / (api_price_per_1k_samples - (always - slope))

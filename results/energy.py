@@ -56,7 +56,14 @@ class Energy(Struct, frozen=True, kw_only=True):
     devices_expected: int = 0
     devices_seen: int = 0
     reason: str = ""
-    notes: tuple[str, ...] = ()
+    failed_counters: tuple[str, ...] = ()
+    """Sentences on devices whose counter could not be used, so that sampled power was."""
+    failed_meters: tuple[str, ...] = ()
+    """Sentences on meters of as good a class that have no energy."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.failed_counters + self.failed_meters
 
     @property
     def mean_power_w(self) -> float | None:
@@ -162,11 +169,13 @@ def meter_energy(series: Series, info: MeterInfo, start_ns: int, end_ns: int) ->
     counted = sum(p.counter.value_j is not None for p in parts)
     method: Literal["counter", "integral", "mixed"]
     method = "counter" if counted == len(parts) else "mixed" if counted else "integral"
-    notes = tuple(f"{info.meter} {p.device}: {p.counter.reason}" for p in parts if counter_failed(p))
+    broken = tuple(f"{info.meter} {p.device}: {p.counter.reason}" for p in parts if counter_failed(p))
     value = sum(p.best.value_j or 0.0 for p in parts)
     evidence = "M4" if info.evidence == "M3" and method != "counter" else info.evidence
     low, high = _limits(parts, value, evidence)
-    return structs.replace(shared, value_j=value, low_j=low, high_j=high, method=method, evidence=evidence, notes=notes)
+    return structs.replace(
+        shared, value_j=value, low_j=low, high_j=high, method=method, evidence=evidence, failed_counters=broken
+    )
 
 
 def counter_failed(part: DeviceEnergy) -> bool:
@@ -206,9 +215,8 @@ def window_energy(series: Series, start_ns: int, end_ns: int, where: Where | Non
     """Energy between two instants by the best evidence that covers the part that does the work.
 
     A node sensor wins; else GPU and CPU are added when both are measured (M3 or M4), the class being the worse of the two; else the
-    best single meter. A meter of as good a class that failed is named in `notes`: of two makers' cards the other one's watts are not this
-    model's. The meters of this host say nothing of a remote server, unless
-    they are a node's.
+    best single meter. A meter of as good a class that failed is named: of two makers' cards the other one's watts are not this model's.
+    The meters of this host say nothing of a remote server, unless they are a node's.
     """
     meters = [m for m in series.meters.values() if m.evidence in CLASSES and _suits(m, where)]
     if not meters:
@@ -223,7 +231,7 @@ def window_energy(series: Series, start_ns: int, end_ns: int, where: Where | Non
         return structs.replace(sorted(found, key=_rank)[0], reason="; ".join(dict.fromkeys(f.reason for f in found)))
     best = known[0]
     failed = tuple(f.reason for f in found if f.value_j is None and _class(f) <= _class(best))
-    return structs.replace(best, notes=best.notes + failed)
+    return structs.replace(best, failed_meters=failed)
 
 
 def like(whole: Energy, part: Energy) -> Energy:
@@ -276,7 +284,7 @@ def _pairs(series: Series, start_ns: int, end_ns: int, where: Where | None) -> l
             meters=gpu.meters + cpu.meters,
             devices_expected=gpu.devices_expected + cpu.devices_expected,
             devices_seen=gpu.devices_seen + cpu.devices_seen,
-            notes=gpu.notes + cpu.notes,
+            failed_counters=gpu.failed_counters + cpu.failed_counters,
         )
     ]
 

@@ -133,10 +133,3 @@ def _beats(a: Floats, b: Floats, c: Floats, d: Floats) -> NDArray[np.bool_]:
     has, lacks = np.isfinite(a) & np.isfinite(b), ~(np.isfinite(c) & np.isfinite(d))
     won: NDArray[np.bool_] = has & (better | lacks)
     return won
-
-
-def winners(standings: Sequence[Standing]) -> tuple[str, ...]:
-    """Variants that dominate at least one other and are dominated by none."""
-    won = {s.first for s in standings if s.verdict == "first"} | {s.second for s in standings if s.verdict == "second"}
-    lost = {s.second for s in standings if s.verdict == "first"} | {s.first for s in standings if s.verdict == "second"}
-    return tuple(sorted(won - lost))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from results.energy import Energy, cross_check, like, where_of, window_energy
+from results.energy import Energy, cross_check, like, window_energy
 from results.memory import Memory, memory_of
 from results.phases import Phases, phases_of
 from results.records import Answered, Ranked
@@ -202,8 +202,7 @@ def measure(step: StepRecords, series: Series) -> Measured | None:
     """Everything of one step; `None` when it did not end."""
     if step.span is None:
         return None
-    where = where_of(step.engine.device if step.engine else None)
-    energy = window_energy(series, step.span.start_ns, step.span.end_ns, where)
+    energy = window_energy(series, step.span.start_ns, step.span.end_ns, step.where)
     steady = _steady(step, series, energy)
     return Measured(
         seconds=step.span.seconds,
@@ -228,12 +227,11 @@ def _steady(step: StepRecords, series: Series, whole: Energy) -> Steady | None:
     output = output_pieces(step.answered) if step.answered else None
     prompt = prompt_pieces(step.records)
     main = output if output is not None else prompt
-    where = where_of(step.engine.device if step.engine else None)
     return Steady(
         window=window,
         output=throughput(output, window) if output is not None else unknown("batch_means"),
         prompt=throughput(prompt, window) if prompt is not None else unknown("batch_means"),
         output_tokens=tokens_in(output, window) if output is not None else None,
         level=stationarity(main, window) if main is not None else Stationarity(spread=None, drifts=None),
-        energy=like(whole, window_energy(series, window.start_ns, window.end_ns, where)),
+        energy=like(whole, window_energy(series, window.start_ns, window.end_ns, step.where)),
     )

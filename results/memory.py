@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 from msgspec import Struct
 
-from results.energy import Where, covers, where_of
+from results.energy import Where, covers
 from results.records import EngineInfo
 from results.series import Series, Window
 from results.views import StepRecords
@@ -28,7 +28,7 @@ def memory_of(step: StepRecords, series: Series) -> Memory:
     """The highest readings within the step; what a device did not tell is `None`, never 0."""
     if step.span is None:
         return Memory(vram_reserved=None, vram_needed=None, host=None, host_anon=None, host_file=None, host_needed=None)
-    where = where_of(step.engine.device if step.engine else None)
+    where = step.where
     reserved, reason = _reserved(step, series, where)
     host = _host_peak(series, step.span, ("anon_bytes", "file_bytes", "shared_bytes"))
     needed = needed_bytes(step)

@@ -36,6 +36,8 @@ from results.stats import Item, items_of
 Floats = NDArray[np.float64]
 
 DRAWS = 10_000
+MOST_DRAW_CELLS = 800_000
+"""Variants times draws on one page: above 80 variants fewer draws are made, so that hundreds of cells keep nobody waiting."""
 UNKNOWN_SPEED_SD = 0.05
 """Relative spread of speed where a step was too short to tell its own: what repetitions may differ by (rule C10)."""
 OF_THE_MACHINE = frozenset(Machine.__struct_fields__) | {"busy_w", "idle_w"}
@@ -100,6 +102,11 @@ def variant_of(row: Row, tariff: Tariff, scores: Sequence[Scored]) -> Variant:
     )
 
 
+def draws_of_page(variants: int) -> int:
+    """Draws for so many variants on one page, 1,000 at least."""
+    return max(1000, min(DRAWS, MOST_DRAW_CELLS // max(1, variants)))
+
+
 def simulate(variants: Sequence[Variant], draws: int = DRAWS, seed: int = 0) -> Draws:
     """Draw every variant's accuracy and costs together."""
     shape = (len(variants), draws)
@@ -127,7 +134,7 @@ def simulate(variants: Sequence[Variant], draws: int = DRAWS, seed: int = 0) -> 
 def _paired(variants: Sequence[Variant], draws: int, seed: int) -> tuple[Floats, Floats]:
     """Accuracy and success draws of variants of one task, with the same cluster weights for all."""
     sums = _sums(variants)
-    generator = _generator(seed, f"items:{variants[0].row.task}")
+    generator = generator_of(seed, f"items:{variants[0].row.task}")
     drawn = np.empty((3 * len(variants), draws))
     for start in range(0, draws, _BLOCK):
         size = min(_BLOCK, draws - start)
@@ -154,7 +161,7 @@ def _sums(variants: Sequence[Variant]) -> NDArray[np.float32]:
 
 def _unseen(row: Row, draws: int, seed: int) -> Floats:
     """Weight of the unseen item that only this deployment gets right less that of the one only it gets wrong; loads share them."""
-    generator = _generator(seed, f"unseen:{row.run}:{row.cell}:{row.task}")
+    generator = generator_of(seed, f"unseen:{row.run}:{row.cell}:{row.task}")
     return generator.standard_gamma(0.5, draws) - generator.standard_gamma(0.5, draws)
 
 
@@ -174,26 +181,27 @@ def _unit_costs(variant: Variant, draws: int, seed: int) -> tuple[Quantity, Quan
     power = node_power(row, variant.tariff.node)
     if row.seconds is None or not row.samples:
         return np.nan, np.nan
-    slower = 1 / _speed_factor(row, draws, seed)
+    slower = 1 / speed_factor(row, draws, seed)
     watts = power_factor(row, draws, seed)
     energy = row.energy_j * watts * slower / row.samples if row.energy_j is not None else np.nan
     if power.busy_w is None or power.idle_w is None:
         return np.nan, energy
     inputs = drawn_inputs(variant.tariff, power, watts, draws, seed)
-    return _per_sample(inputs, row) * slower, energy
+    return per_sample(inputs, row) * slower, energy
 
 
-def _per_sample(inputs: Inputs, row: Row) -> Quantity:
+def per_sample(inputs: Inputs, row: Row) -> Quantity:
+    """Money for one sample at the speed that was measured."""
     seconds = (row.seconds or 0.0) / (row.samples or 1)
     return annual_cost(inputs).total / (SECONDS_PER_YEAR * inputs.utilisation) * seconds
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
+def generator_of(seed: int, name: str) -> np.random.Generator:
     """Of one quantity, by its name: the same whichever variants are drawn with it."""
     return np.random.default_rng([seed, crc32(name.encode())])
 
 
-def _speed_factor(row: Row, draws: int, seed: int) -> Floats:
+def speed_factor(row: Row, draws: int, seed: int) -> Floats:
     """Drawn speed / measured speed."""
     value, lo, hi = row.steady_output_tokens_per_s, row.steady_output_tokens_per_s_lo, row.steady_output_tokens_per_s_hi
     if value is None:
@@ -203,7 +211,7 @@ def _speed_factor(row: Row, draws: int, seed: int) -> Floats:
             row.steady_prompt_tokens_per_s_hi,
         )
     sd = (hi - lo) / (2 * 1.96) / value if value and lo is not None and hi is not None else UNKNOWN_SPEED_SD
-    drawn = _generator(seed, f"speed:{row.run}:{row.cell}:{row.step}").normal(1.0, sd, draws)
+    drawn = generator_of(seed, f"speed:{row.run}:{row.cell}:{row.step}").normal(1.0, sd, draws)
     return np.clip(drawn, 0.2, 5.0)
 
 
@@ -212,7 +220,7 @@ def power_factor(row: Row, draws: int, seed: int) -> Floats:
     joules, low, high = row.energy_j, row.energy_low_j, row.energy_high_j
     if not joules or low is None or high is None:
         return np.ones(draws)
-    uniform = _generator(seed, f"power:{row.run}:{row.energy_meters}:{row.power_class}").random(draws)
+    uniform = generator_of(seed, f"power:{row.run}:{row.energy_meters}:{row.power_class}").random(draws)
     return low / joules + uniform * (high - low) / joules
 
 
@@ -222,7 +230,7 @@ def drawn_inputs(tariff: Tariff, power: Power, watts: Floats, draws: int, seed: 
     drawn: dict[str, Quantity] = {
         name: triangular(
             amount,
-            _generator(seed, f"{tariff.name}:{tariff.machine if name in OF_THE_MACHINE else ''}:{name}").random(draws),
+            generator_of(seed, f"{tariff.name}:{tariff.machine if name in OF_THE_MACHINE else ''}:{name}").random(draws),
         )
         for name, amount in ranged(tariff, power).items()
     }
@@ -329,10 +337,10 @@ def tornado(variant: Variant, draws: int = 2000, seed: int = 0) -> tuple[Swing, 
             low, high = (float(q) for q in np.quantile(column, [0.1, 0.9]))
             ends[name] = structs.replace(base, **{name: low}), structs.replace(base, **{name: high})
     swings = [
-        Swing(name=n, cost_at_p10=1000 * float(_per_sample(a, row)), cost_at_p90=1000 * float(_per_sample(b, row)))
+        Swing(name=n, cost_at_p10=1000 * float(per_sample(a, row)), cost_at_p90=1000 * float(per_sample(b, row)))
         for n, (a, b) in ends.items()
     ]
-    middle = 1000 * float(_per_sample(base, row))
-    slow, fast = np.quantile(1 / _speed_factor(row, draws, seed), [0.1, 0.9])
+    middle = 1000 * float(per_sample(base, row))
+    slow, fast = np.quantile(1 / speed_factor(row, draws, seed), [0.1, 0.9])
     swings.append(Swing(name="speed", cost_at_p10=middle * float(slow), cost_at_p90=middle * float(fast)))
     return tuple(sorted(swings, key=lambda s: -s.size))

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from msgspec import Struct
 
-from results.energy import Energy, like, where_of, window_energy
+from results.energy import Energy, like, window_energy
 from results.records import Answered
 from results.series import Series, Window
 from results.stats import Floats
@@ -67,8 +67,7 @@ def _reading_only(step: StepRecords, series: Series, whole: Energy, steady: Wind
     if steady is None or pieces is None:
         return Phases(reason="no steady state, or prompt tokens that were not counted")
     tokens = tokens_in(pieces, steady)
-    where = where_of(step.engine.device if step.engine else None)
-    energy = like(whole, window_energy(series, steady.start_ns, steady.end_ns, where))
+    energy = like(whole, window_energy(series, steady.start_ns, steady.end_ns, step.where))
     if energy.value_j is None or tokens <= 0:
         return Phases(reason=f"no energy of the steady state: {energy.reason}")
     return Phases(prefill_j=energy.value_j / tokens, method="prefill_only", reason="nothing is generated")
@@ -85,9 +84,7 @@ def _parts(step: StepRecords, series: Series, whole: Energy) -> list[_Part] | Ph
         group.append(answer)
         if (answer.end_ns - group[0].start_ns) / 1e9 < SHORTEST_WINDOW_S:
             continue
-        energy = window_energy(
-            series, group[0].start_ns, answer.end_ns, where_of(step.engine.device if step.engine else None)
-        )
+        energy = window_energy(series, group[0].start_ns, answer.end_ns, step.where)
         if energy.value_j is None or energy.meters != whole.meters:
             return Phases(reason=f"the energy of a window is unknown: {energy.reason or 'other meters'}")
         prompt = evaluated_prompts(group)

@@ -24,6 +24,11 @@ class Window(Struct, frozen=True):
         return (self.end_ns - self.start_ns) / 1e9
 
 
+def between(start_ns: int, end_ns: int) -> Window | None:
+    """`None` where nothing lies between."""
+    return Window(start_ns, end_ns) if end_ns > start_ns else None
+
+
 class Column(Struct, frozen=True):
     """Readings that exist, in order of time; a reading that failed is not there."""
 

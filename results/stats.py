@@ -313,13 +313,6 @@ def batch_means(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(value=found.value, lo=found.lo, hi=found.hi, n=len(values), method="batch_means")
 
 
-class SampleSize(Struct, frozen=True, kw_only=True):
-    """Items needed at one share of discordant answers."""
-
-    discordance: float
-    items: int
-
-
 def required_items(margin: float, discordance: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Items for the claim "not worse by more than `margin`" (one-sided `alpha`) when both are truly equal.
 
@@ -328,13 +321,6 @@ def required_items(margin: float, discordance: float, alpha: float = 0.05, power
     """
     z = float(scipy.stats.norm.ppf(1 - alpha) + scipy.stats.norm.ppf(power))
     return math.ceil(z * z * discordance / margin**2)
-
-
-def sample_sizes(
-    margin: float, discordances: Sequence[float] = (0.02, 0.05, 0.10, 0.20, 0.30)
-) -> tuple[SampleSize, ...]:
-    """`required_items` at several shares of discordant answers."""
-    return tuple(SampleSize(discordance=d, items=required_items(margin, d)) for d in discordances)
 
 
 def detectable_difference(n: int, discordance: float, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from results.energy import Where, where_of
 from results.manifest import CellFacts, Manifest, StepFacts
 from results.records import (
     Answered,
@@ -27,7 +28,7 @@ from results.records import (
     Stopped,
     Telemetry,
 )
-from results.series import Series, Window
+from results.series import Series, Window, between
 
 
 class StepRecords(Struct, frozen=True, kw_only=True):
@@ -63,6 +64,11 @@ class StepRecords(Struct, frozen=True, kw_only=True):
     @property
     def engine(self) -> EngineInfo | None:
         return self.loaded.engine if self.loaded else None
+
+    @property
+    def where(self) -> Where | None:
+        """Which part of the machine does the work; `None` where the engine does not say."""
+        return where_of(self.engine.device if self.engine else None)
 
     @property
     def sequential(self) -> bool:
@@ -239,9 +245,9 @@ def _idle(gathered: _Gathered, at_ns: int, series: Series) -> tuple[Window | Non
     loaded = next((x for x in gathered.loads if begin_ns <= x.end_ns <= at_ns), None)
     first_step_ns = min((s.start_ns for s in gathered.steps.values() if begin_ns <= s.start_ns <= at_ns), default=at_ns)
     return (
-        _window(since_ns, begin_ns),
-        _window(loaded.end_ns, first_step_ns) if loaded else None,
-        _window(gone_ns, min(next_ns, telemetry[1])) if gone_ns is not None else None,
+        between(since_ns, begin_ns),
+        between(loaded.end_ns, first_step_ns) if loaded else None,
+        between(gone_ns, min(next_ns, telemetry[1])) if gone_ns is not None else None,
     )
 
 
@@ -260,7 +266,3 @@ def _gone_ns(gathered: _Gathered, at_ns: int, next_ns: int, series: Series) -> i
     seen = [series.column(*key, "processes").within(last_ns, next_ns) for key in watched]
     alive = [int(c.times_ns[c.values > 0][-1]) for c in seen if (c.values > 0).any()]
     return max(alive, default=last_ns)
-
-
-def _window(start_ns: int, end_ns: int) -> Window | None:
-    return Window(start_ns, end_ns) if end_ns > start_ns else None

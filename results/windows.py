@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from results.energy import MAX_GAP_S, Energy, mean_power
 from results.records import Answered, Ranked
-from results.series import Series, Times, Window
+from results.series import Series, Times, Window, between
 from results.stats import Floats, Interval, batch_means
 from results.views import StepRecords
 
@@ -66,10 +66,10 @@ def steady_window(step: StepRecords) -> Window | None:
     firsts, lasts = _milestones(step)
     limit, count = batch_limit(step), len(lasts)
     if limit <= 1:
-        return _window(firsts[0], lasts[-1]) if count >= 2 else None
+        return between(firsts[0], lasts[-1]) if count >= 2 else None
     if count < 2 * limit + 2:
         return None
-    return _window(firsts[limit - 1], lasts[count - limit - 2])
+    return between(firsts[limit - 1], lasts[count - limit - 2])
 
 
 def _milestones(step: StepRecords) -> tuple[list[int], list[int]]:
@@ -79,10 +79,6 @@ def _milestones(step: StepRecords) -> tuple[list[int], list[int]]:
         return sorted(r.start_ns for r in done), sorted(r.end_ns for r in done)
     answered = [a for a in step.answered if a.error is None and a.first_ns is not None]
     return sorted(a.first_ns or 0 for a in answered), sorted(a.last_ns or a.end_ns for a in answered)
-
-
-def _window(start_ns: int, end_ns: int) -> Window | None:
-    return Window(start_ns, end_ns) if end_ns > start_ns else None
 
 
 def output_pieces(answered: Sequence[Answered]) -> Pieces | None:

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from results.load import load, tariff_for, variants
-from results.montecarlo import DRAWS, Variant, simulate, with_ranges
-from results.report.pricing import MOST_DRAW_CELLS
+from results.montecarlo import Variant, draws_of_page, simulate, with_ranges
 from results.rows import Row, read_rows, to_csv
 from results.store import RunDir, StoreError
 
@@ -71,5 +70,5 @@ def priced_rows(run: RunDir, tariff: Path | None) -> tuple[Row, ...]:
     found: list[Variant] = [v for cell in load(run, manifest) for v in variants(cell, prices)]
     if not found:
         return ()
-    draws = simulate(found, draws=max(1000, min(DRAWS, MOST_DRAW_CELLS // len(found))))
+    draws = simulate(found, draws=draws_of_page(len(found)))
     return tuple(with_ranges(v.row, draws, v.name) for v in found)

@@ -54,20 +54,6 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Of the machine's cores, the share that others kept busy in the cell's most disturbed step; None where not read."""
 
 
-def read_runs(runs: Path) -> tuple[list[Entry], list[str]]:
-    """Every entry of every run under a folder, and a sentence for each run that cannot be read and is left out."""
-    entries: list[Entry] = []
-    broken: list[str] = []
-    for path in sorted(runs.iterdir()) if runs.exists() else []:
-        if not RUN_NAME.fullmatch(path.name):
-            continue
-        try:
-            entries += read_run(RunDir(path))
-        except StoreError as error:
-            broken.append(str(error))
-    return entries, broken
-
-
 def read_run(run: RunDir) -> list[Entry]:
     """The entries of one run. Raises `StoreError` for a broken one and `ValueError` for a name that is no night's."""
     name = RUN_NAME.fullmatch(run.path.name)

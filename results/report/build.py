@@ -93,7 +93,7 @@ def build(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Report:
         keyed[facts.task, facts.scoring, facts.metric, facts.data_sha256, facts.items].append(entry)
     groups = [_group(f"task-{i + 1}", found, priced) for i, found in enumerate(keyed.values())]
     tornados = {g.anchor: found for g in groups if (found := _tornado(g, priced)) is not None}
-    usage = {g.anchor: _usage(g, tariffs) for g in groups}
+    usage = {g.anchor: _usage(g, priced) for g in groups}
     return Report(
         tornados=tornados,
         usage=usage,
@@ -129,9 +129,9 @@ def _group(anchor: str, entries: list[Entry], priced: Priced) -> Group:
     )
 
 
-def _usage(group: Group, tariffs: dict[str, Tariff]) -> tuple[Usage, ...]:
+def _usage(group: Group, priced: Priced) -> tuple[Usage, ...]:
     entries = {e.name: e for e in group.entries}
-    return usage_of([entries[name] for name in group.main.frontier[:6]], tariffs)
+    return usage_of([entries[name] for name in group.main.frontier[:6]], priced)
 
 
 def _tornado(group: Group, priced: Priced) -> Tornado | None:

@@ -192,6 +192,8 @@ class Way(Struct, frozen=True, kw_only=True):
     name: str
     colour: int
     points: tuple[tuple[float, float], ...]
+    mark: tuple[float, float] | None = None
+    """A place on it that is shown by a dot."""
 
 
 def ways(
@@ -217,7 +219,12 @@ def ways(
     body += [line(left, floor, wide - 12, floor, "axis"), line(x(at), 14, x(at), floor, "limit")]
     for one in lines:
         drawn = path([(x(a), y(b)) for a, b in one.points], f"line c{one.colour % PALETTE}")
-        body.append(element("g", title(one.name), drawn, data_row=one.anchor))
+        dot = (
+            element("circle", cx=x(one.mark[0]), cy=y(one.mark[1]), r=4, class_=f"spot c{one.colour % PALETTE}")
+            if one.mark
+            else ""
+        )
+        body.append(element("g", title(one.name), drawn, dot, data_row=one.anchor))
     body += _ends(lines, x, y)
     body.append(text(labels[0], (left + wide - 12) / 2, high - 8, "label", "middle"))
     body.append(text(labels[1], 13, (14 + floor) / 2, "label", "middle", turned=True))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct, structs
 
+from results.break_even import BreakEven, break_even
 from results.cost import Tariff, price_row
 from results.montecarlo import tornado
 from results.report import formats
@@ -40,21 +41,22 @@ def tornado_of(entry: Entry, priced: Priced) -> Tornado | None:
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Cost of 1,000 answers of one variant at each utilisation."""
+    """Cost of 1,000 answers of one variant at each utilisation, and from which one on it is below an API's."""
 
     entry: Entry
     points: tuple[tuple[float, float], ...]
+    break_even: BreakEven | None
 
 
-def usage_of(entries: Sequence[Entry], tariffs: dict[str, Tariff]) -> tuple[Usage, ...]:
+def usage_of(entries: Sequence[Entry], priced: Priced) -> tuple[Usage, ...]:
     """Of every variant given; those without a cost are left out."""
     found = []
     for entry in entries:
-        tariff = tariffs[entry.row.run]
+        tariff = priced.tariffs[entry.row.run]
         costs = ((u, price_row(entry.row, _at(tariff, u)).cost_per_1k_samples) for u in UTILISATIONS)
         points = tuple((u, c) for u, c in costs if c is not None)
         if points:
-            found.append(Usage(entry=entry, points=points))
+            found.append(Usage(entry=entry, points=points, break_even=break_even(priced.variants[entry.name])))
     return tuple(found)
 
 

@@ -196,6 +196,8 @@ def _group(group: Group, report: Report, t: Speak) -> dict[str, Any]:
         if group.anchor in report.tornados
         else "",
         "usage": _markup(usage_chart(group, report, t)),
+        "api": report.tariff.api,
+        "break_even": [(u.entry, u.break_even) for u in report.usage[group.anchor] if u.break_even],
         "driver": report.tornados[group.anchor].label if group.anchor in report.tornados else "",
         "shared": _shared_key(group, t),
         "cost_power": _cost_power(group, t),

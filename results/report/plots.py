@@ -9,6 +9,7 @@ from results.report import charts, formats
 from results.report.build import Axis, Curve, Group, Report, estimated
 from results.report.charts import Strip, Whisker
 from results.report.differences import MARGIN, Difference
+from results.report.drivers import Usage
 from results.report.entries import Entry
 from results.report.figures import Dot, Scatter, scatter
 from results.report.gather import CellPage
@@ -212,7 +213,9 @@ def mark_name(mark: Mark, t: Speak) -> str:
 def usage_chart(group: Group, report: Report, t: Speak) -> str:
     """Cost of 1,000 answers against the share of hours in which the machine works, for the variants on the frontier."""
     lines = [
-        charts.Way(anchor=u.entry.anchor, name=u.entry.short, colour=u.entry.colour, points=u.points)
+        charts.Way(
+            anchor=u.entry.anchor, name=u.entry.short, colour=u.entry.colour, points=u.points, mark=_break_even(u)
+        )
         for u in report.usage[group.anchor]
     ]
     labels = (t("x_utilisation"), t("x_cost_per_1k_samples", cur=report.tariff.currency))
@@ -220,3 +223,11 @@ def usage_chart(group: Group, report: Report, t: Speak) -> str:
     return charts.ways(
         name, lines, labels, (lambda v: formats.percent(v, 0), formats.trimmed), report.tariff.utilisation.value
     )
+
+
+def _break_even(usage: Usage) -> tuple[float, float] | None:
+    """Where the line meets the API's price; `None` where it does not within the chart."""
+    found = usage.break_even
+    if found is None or found.utilisation is None or found.utilisation < usage.points[0][0]:
+        return None
+    return found.utilisation, found.asked.value

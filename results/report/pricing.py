@@ -8,13 +8,10 @@ from msgspec import Struct
 
 from results.cost import Tariff, price_row, with_price
 from results.load import tariff_for
-from results.montecarlo import DRAWS, Draws, Variant, simulate, with_ranges
+from results.montecarlo import Draws, Variant, draws_of_page, simulate, with_ranges
 from results.report.gather import RunPage, StepPage
 from results.rows import Row
 from results.stats import Floats
-
-MOST_DRAW_CELLS = 800_000
-"""Variants times draws; above it (80 variants) fewer draws are made, so that a page of hundreds of cells is not kept waiting."""
 
 
 class Priced(Struct, frozen=True):
@@ -34,7 +31,7 @@ def tariffs_of(runs: Sequence[RunPage], path: Path | None) -> dict[str, Tariff]:
 def price(runs: Sequence[RunPage], tariffs: dict[str, Tariff]) -> Priced:
     """Point costs, then the intervals from one set of draws over all rows together."""
     variants = [_variant(page, tariffs[run.manifest.run]) for run in runs for cell in run.cells for page in cell.steps]
-    draws = simulate(variants, draws=max(1000, min(DRAWS, MOST_DRAW_CELLS // max(1, len(variants)))))
+    draws = simulate(variants, draws=draws_of_page(len(variants)))
     rows = {v.name: with_ranges(v.row, draws, v.name) for v in variants}
     return Priced(rows=rows, variants={v.name: v for v in variants}, draws=draws, tariffs=tariffs)
 

@@ -1,5 +1,6 @@
 """Drawing by hand: elements of SVG as text, every value escaped. No style attribute anywhere, so that a strict policy can stand."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -81,6 +82,17 @@ class Box(Struct, frozen=True):
             and other.y < self.y + self.height
         )
 
+    @property
+    def middle(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    def distance(self, point: tuple[float, float]) -> float:
+        """From the nearest edge; 0 inside."""
+        return math.hypot(
+            max(self.x - point[0], 0.0, point[0] - self.x - self.width),
+            max(self.y - point[1], 0.0, point[1] - self.y - self.height),
+        )
+
     def inside(self, other: "Box") -> bool:
         return (
             self.x >= other.x
@@ -98,17 +110,27 @@ def width_of(content: str, size: float = 12.0) -> float:
 def place_labels(
     spots: Sequence[tuple[float, float, str]], frame: Box, marks: Sequence[Box], bars: Sequence[Box]
 ) -> list[Box | None]:
-    """A place beside each spot where its label meets no marker and no other label, and no bar where that can be had; else `None`."""
+    """A place beside each spot where its label meets no marker and no other label; else `None`.
+
+    Where that can be had, no other marker is as near to it as its own, and it meets no bar.
+    """
     used: list[Box] = [*marks]
     found: list[Box | None] = []
     for x, y, content in spots:
         candidates = [c for c in _around(x, y, width_of(content) + 4) if c.inside(frame)]
         free = [c for c in candidates if not any(c.meets(b) for b in used)]
-        chosen = next((c for c in free if not any(c.meets(b) for b in bars)), free[0] if free else None)
+        others = [m for m in marks if m.distance((x, y)) > 0]
+        chosen = min(free, key=lambda c: (_strangers(c, (x, y), others), any(c.meets(b) for b in bars)), default=None)
         if chosen is not None:
             used.append(chosen)
         found.append(chosen)
     return found
+
+
+def _strangers(label: Box, own: tuple[float, float], others: Sequence[Box]) -> int:
+    """How many other markers are as near to a label as its own."""
+    limit = label.distance(own) + 3
+    return sum(label.distance(other.middle) <= limit for other in others)
 
 
 def _around(x: float, y: float, wide: float, high: float = 14.0) -> list[Box]:

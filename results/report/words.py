@@ -226,6 +226,15 @@ EN: dict[str, str] = {
     "utilisation_text": "A machine that waits costs nearly as much as one that works. Find the price of an offer for 1,000 answers on the upright "
     "axis: to the right of where a line falls below it, the own machine is cheaper. The dotted line is the tariff's utilisation.",
     "x_utilisation": "share of hours in which the machine works",
+    "api": "Against an API",
+    "api_text": "What {name} asks for the tokens of these answers (input without cache, thinking as output), and from which share of hours on the own "
+    "machine is cheaper: the dots on the lines. Whether its answers are as good was not measured here, and an API takes the text out of the house.",
+    "api_none": "{name} is not set against these rows: they rank given options by likelihood, which an API by the token does not sell.",
+    "api_own": "1,000 answers here, {cur}",
+    "api_asked": "1,000 answers there, {cur}",
+    "api_share": "cheaper here from",
+    "api_never": "never: dearer even when it works at all hours",
+    "api_some": "never in {share} of the draws",
     # cells
     "cells": "Every cell",
     "cells_text": "A cell is one deployment on this machine, in a process of its own. Open one to see everything that is known of it.",

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from results.energy import where_of
 from results.memory import gpus
 from results.records import Answered, Ranked
 from results.series import Column
@@ -63,7 +62,7 @@ def device(view: StepView) -> Check:
 def alone(view: StepView) -> Check:
     """A4"""
     series, span = view.cell.series, view.span
-    if where_of(view.step.engine.device if view.step.engine else None) == "cpu":
+    if view.step.where == "cpu":
         return not_applicable("no accelerator in use")
     seen = gpus(series, "foreign_processes")
     if not seen:

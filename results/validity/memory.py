@@ -1,6 +1,5 @@
 """Group E: is the memory that is reported what this model under this load took?"""
 
-from results.energy import where_of
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 
 PREALLOCATING = ("vllm", "sglang")
@@ -10,13 +9,9 @@ COLD, WARM = 0.05, 0.95
 """Shares of the weights in the page cache, up to and from which a load counts as from the disk or from memory."""
 
 
-def _on(view: StepView) -> str | None:
-    return where_of(view.step.engine.device if view.step.engine else None)
-
-
 def ours(view: StepView) -> Check:
     """E1"""
-    if _on(view) != "gpu":
+    if view.step.where != "gpu":
         return not_applicable("no accelerator in use")
     memory = view.result.memory
     if memory.vram_reserved is None:
@@ -40,7 +35,7 @@ def cache_told(view: StepView) -> Check:
 def adds_up(view: StepView) -> Check:
     """E3"""
     engine, reserved = view.step.engine, view.result.memory.vram_reserved
-    if _on(view) != "gpu" or engine is None:
+    if view.step.where != "gpu" or engine is None:
         return not_applicable("no accelerator in use")
     parts = [engine.memory.get(name) for name in ("weights", "cache", "compute")]
     known = [p for p in parts if p is not None]
@@ -59,7 +54,7 @@ def adds_up(view: StepView) -> Check:
 def foreseen(view: StepView) -> Check:
     """E4"""
     memory, predicted = view.result.memory, view.cell.facts.prediction.total_bytes
-    measured = memory.vram_reserved if _on(view) == "gpu" else memory.host
+    measured = memory.vram_reserved if view.step.where == "gpu" else memory.host
     if not predicted or measured is None:
         return not_known("no prediction or no reading")
     engine = view.step.engine
@@ -76,7 +71,7 @@ def foreseen(view: StepView) -> Check:
 
 def in_memory(view: StepView) -> Check:
     """E5"""
-    if _on(view) != "cpu":
+    if view.step.where != "cpu":
         return not_applicable("the model is not in host memory")
     series, span = view.cell.series, view.span
     rises: dict[str, float] = {}
@@ -96,7 +91,7 @@ def in_memory(view: StepView) -> Check:
 
 def page_cache(view: StepView) -> Check:
     """E6"""
-    if _on(view) is None or _on(view) == "remote":
+    if view.step.where is None or view.step.where == "remote":
         return not_applicable("no weights are loaded on this machine")
     share = view.step.attempt.page_cache_share if view.step.attempt else None
     if share is None:

@@ -6,7 +6,7 @@ from datetime import date
 
 import numpy as np
 
-from results.energy import covers, device_energy, where_of
+from results.energy import covers, device_energy
 from results.memory import gpus
 from results.validity.base import Check, Rule, StepView, failed, not_applicable, not_known, passed
 
@@ -19,8 +19,7 @@ SLICED = re.compile(r"\b(MIG|vGPU|time-slic\w*)\b", re.IGNORECASE)
 
 def untold(view: StepView, what: str) -> Check:
     """Of an accelerator that works and does not say; nothing where none works."""
-    where = where_of(view.step.engine.device if view.step.engine else None)
-    return not_known(f"{what} is not told") if where == "gpu" else not_applicable("no accelerator in use")
+    return not_known(f"{what} is not told") if view.step.where == "gpu" else not_applicable("no accelerator in use")
 
 
 def known(view: StepView) -> bool:
@@ -58,9 +57,9 @@ def all_devices(view: StepView) -> Check:
         return not_applicable("no meter")
     if not known(view) or energy.devices_seen < energy.devices_expected:
         return failed(f"{energy.devices_seen} of {energy.devices_expected}", f"energy is unknown: {energy.reason}")
-    lost = [n for n in energy.notes if ": no energy of" in n]
-    if lost:
-        return failed(lost[0], f"another meter of as good a class failed: {lost[0]}")
+    if energy.failed_meters:
+        lost = energy.failed_meters[0]
+        return failed(lost, f"another meter of as good a class failed: {lost}")
     return passed(f"{energy.devices_seen} of {energy.devices_expected}")
 
 
@@ -69,9 +68,9 @@ def counter_runs(view: StepView) -> Check:
     energy, series = view.result.energy, view.cell.series
     if not any(m in energy.meters for m, _ in series.with_field("energy_j")):
         return not_applicable("no counter")
-    broken = [n for n in energy.notes if "counter" in n]
-    if broken:
-        return failed("; ".join(broken), f"the counter cannot be trusted: {'; '.join(broken)}")
+    if energy.failed_counters:
+        broken = "; ".join(energy.failed_counters)
+        return failed(broken, f"the counter cannot be trusted: {broken}")
     return passed(energy.method) if energy.method else not_known("no energy")
 
 
@@ -100,7 +99,7 @@ def plausible(view: StepView) -> Check:
         return failed(seen, sentence)
     tokens = view.result.tokens.output
     per_token = (energy.value_j or 0.0) / tokens if tokens else None
-    most = 100.0 if where_of(view.step.engine.device if view.step.engine else None) == "gpu" else 3000.0
+    most = 100.0 if view.step.where == "gpu" else 3000.0
     if per_token is not None and not 0 < per_token <= most:
         return failed(f"{per_token:.3g} J/token", f"{per_token:.3g} J per token is not within (0, {most:g}]")
     return passed(f"{power:.1f} W")

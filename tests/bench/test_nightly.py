@@ -99,7 +99,7 @@ def test_a_night_that_was_run_is_not_run_again(tmp_path: Path) -> None:
 def test_each_night_asks_the_next_part_of_the_pool(tmp_path: Path) -> None:
     for label in ("2026-01-01", "2026-01-02"):
         assert night(tmp_path, label) == OK
-    entries, _ = history.read_runs(tmp_path / "history" / "runs")
+    entries = history.read(tmp_path / "history" / "history.parquet")
     asked = {label: {e.item for e in entries if e.item and e.night == label} for label in ("2026-01-01", "2026-01-02")}
     assert len(asked["2026-01-01"]) == len(asked["2026-01-02"]) == 4
     assert not asked["2026-01-01"] & asked["2026-01-02"]

@@ -15,7 +15,6 @@ from bench.roofline import (
     cache_bytes_per_token,
     decode_ceiling,
     flops_per_token,
-    prefill_ceiling,
 )
 from bench.sizing import label_in, predict
 from bench.tensors import streamed_parameters
@@ -104,12 +103,6 @@ def test_decode_ceiling_of_a_large_batch_is_bound_by_arithmetic():
 
 def test_without_bandwidth_there_is_no_ceiling():
     assert decode_ceiling(Machine(bytes_per_s=None, flops=1e12), 1, 1, 1) is None
-    assert prefill_ceiling(Machine(bytes_per_s=1e12, flops=None), 1, shape_of("smollm2-135m"), 10) is None
-
-
-def test_prefill_of_a_short_prompt_is_bound_by_reading_the_weights():
-    small = shape_of("smollm2-135m")
-    assert prefill_ceiling(Machine(bytes_per_s=1e9, flops=1e15), 1e9, small, 100) == pytest.approx(100)
 
 
 def test_operations_of_a_token_are_two_for_each_active_weight_and_attention():

@@ -181,16 +181,16 @@ def test_shipped_hosts() -> None:
         name: (
             host.nodes,
             len(host.gpus),
-            host.gpu_memory_bytes,
+            host.gpus[0].memory_bytes,
             host.gpus[0].memory_bandwidth_gb_s,
             host.usable_memory_bytes,
         )
         for name, host in shipped.items()
     }
     assert summary == {
-        "h20-96g-x8.toml": (1, 8, 768 * GIB, 4000.0, 2048 * GIB),
-        "h100-80g-x8.toml": (1, 8, 640 * GIB, 3350.0, 2048 * GIB),
-        "ascend-910b-64g-2x8.toml": (2, 16, 1024 * GIB, None, 1536 * GIB),
+        "h20-96g-x8.toml": (1, 8, 96 * GIB, 4000.0, 2048 * GIB),
+        "h100-80g-x8.toml": (1, 8, 80 * GIB, 3350.0, 2048 * GIB),
+        "ascend-910b-64g-2x8.toml": (2, 16, 64 * GIB, None, 1536 * GIB),
         "rtx4090-1tb.toml": (1, 1, 24 * GIB, 1008.0, 1024 * GIB),
     }
     assert all(host.described and "described, not measured" in host.notes[-1] for host in shipped.values())
@@ -220,9 +220,7 @@ def test_a_wrong_host_file_is_one_sentence(tmp_path: Path, text: str | None, mes
     assert message in str(raised.value)
 
 
-def test_memory_of_all_accelerators_is_unknown_when_one_does_not_tell() -> None:
-    assert Host(name="h", gpus=(Gpu(name="a", memory_bytes=1), Gpu(name="b"))).gpu_memory_bytes is None
-    assert Host(name="h").gpu_memory_bytes == 0
+def test_memory_that_can_be_used_is_the_control_groups_where_that_is_less() -> None:
     assert Host(name="h", memory_bytes=9, memory_limit_bytes=4).usable_memory_bytes == 4
 
 

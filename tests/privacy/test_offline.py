@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.egress import WITHOUT_NETWORK, outside, watch
+from bench.egress import TIMED_OUT, WITHOUT_NETWORK, Egress, outside, sentences, watch
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, str(ROOT / "run_bench.py")]
@@ -117,6 +117,14 @@ def test_egress_sees_what_goes_out_and_lets_it_not() -> None:
         ("socket.connect", "192.0.2.1:9"),
     ][: len(seen.attempts)]
     assert seen.attempts
+
+
+def test_egress_says_so_when_its_run_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.egress.PATIENCE_S", 0.2)
+    seen = watch([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))
+    assert (seen.status, seen.words) == (TIMED_OUT, "it had not ended after 0.2 s")
+    said = sentences(Egress(trapped=seen, without_network=None, why_not="not tried"))
+    assert "with the trap the run ended with status 124: it had not ended after 0.2 s" in said
 
 
 @pytest.mark.parametrize(

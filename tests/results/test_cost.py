@@ -16,7 +16,6 @@ from results.cost import (
     Tariff,
     amounts,
     annual_cost,
-    break_even_utilisation,
     capital_recovery,
     cost_per_busy_second,
     electricity,
@@ -153,14 +152,6 @@ def test_an_acceptable_output_pays_for_review_and_for_errors_that_nobody_saw() -
     # (0.0023 inference + 1 review + 0.1 * 0.5 * 10 harm) / 0.5
     assert price_row(ROW, careful).cost_per_acceptable == pytest.approx((0.0023 + 1.0 + 0.5) / 0.5)
     assert price_row(ROW, TARIFF).cost_per_acceptable is None
-
-
-def test_break_even_utilisation_gives_the_price_back() -> None:
-    share = break_even_utilisation(ROW, TARIFF, 4.0)
-    assert share is not None
-    busier = structs.replace(TARIFF, utilisation=amount(share))
-    assert price_row(ROW, busier).cost_per_1k_samples == pytest.approx(4.0)
-    assert break_even_utilisation(ROW, TARIFF, 0.5) is None
 
 
 def test_a_priced_row_carries_its_costs_and_where_they_come_from() -> None:

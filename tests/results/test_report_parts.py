@@ -129,6 +129,17 @@ def test_a_label_without_room_is_left_out() -> None:
     assert place_labels([(5.0, 5.0, "a long name")], Box(0, 0, 20, 10), [], []) == [None]
 
 
+def test_a_label_stands_nearer_to_its_own_dot_than_to_another() -> None:
+    frame = Box(0, 0, 400, 300)
+    spots = [(100.0, 150.0, "one"), (118.0, 128.0, "two")]
+    marks = [Box(x - 5, y - 5, 10, 10) for x, y, _ in spots]
+    one, two = place_labels(spots, frame, marks, [])
+    assert one is not None
+    assert two is not None
+    assert one.distance((100.0, 150.0)) < one.distance((118.0, 128.0))
+    assert two.distance((118.0, 128.0)) < two.distance((100.0, 150.0))
+
+
 def dot(**values: object) -> Dot:
     return Dot(**({"anchor": "row-1", "label": "a", "note": "n", "x": 1.0, "y": 0.5} | values))  # type: ignore[arg-type]
 
