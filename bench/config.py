@@ -248,6 +248,8 @@ class Nightly(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most so many more a night, for blocks in which other processes disturbed the machine."""
     confirm_blocks: Annotated[int, Meta(ge=2)] | None = None
     """Twice `blocks` where not given."""
+    together: bool = False
+    """All deployments of a block are loaded at once and take turns, step by step; `repeats` says how many turns each has."""
 
 
 class Stopping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -28,6 +28,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Rest between loading and the first step, so that the idle draw with the model in memory is on record."""
     state_every_s: float = 1.0
     memory_limit_bytes: int | None = None
+    turns: str | None = None
+    """File by which workers that are loaded together take turns (`bench.turns`)."""
 
 
 EXIT_OUT_OF_MEMORY = 77

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from bench.runner import Watcher
 from results.export import export_run
 from results.nightly import history
 from results.nightly.judge import METRICS, confirm
-from results.nightly.night import Key, Night, judge_night, quiet_blocks, sentence
+from results.nightly.night import Blocks, Key, Night, judge_night, quiet_blocks, ratios, sentence
 from results.nightly.page import one_line, write_night
 from results.store import RunDir, StoreError, write_atomically
 
@@ -149,18 +150,19 @@ def _begun(runs: Path, name: str) -> list[Path]:
 
 def run_block(suite: Suite, base: Path, folder: Path, name: str, wishes: session.Wishes, watcher: Watcher) -> None:
     """Run one block, or go on with it where it was cut. The order of the deployments comes from its name."""
+    together = suite.nightly.together
     there = _begun(folder / "runs", name)
     if there:
         run = RunDir(there[-1])
         if run.seal_sha256() is None:
-            session.execute(session.reopen(run, session.Wishes()), run, wishes, watcher)
+            session.execute(session.reopen(run, session.Wishes()), run, wishes, watcher, together)
         return
     deployments = list(suite.deployments)
     random.Random(name).shuffle(deployments)
     shuffled = msgspec.structs.replace(suite, deployments=tuple(deployments))
     prepared = session.prepare(shuffled, base, wishes)
     run = session.start(prepared, folder / "runs", name)
-    session.execute(prepared, run, wishes, watcher)
+    session.execute(prepared, run, wishes, watcher, together)
 
 
 def _confirmed(
@@ -190,12 +192,9 @@ def _confirmed(
 
 def reruns(entries: Sequence[history.Entry], judged: Night, key: Key, control: str | None) -> list[float]:
     """Log ratios of the confirmation blocks of tonight."""
-    values: dict[tuple[str, int], float] = {}
+    values: dict[str, Blocks] = defaultdict(lambda: defaultdict(dict))
     for e in entries:
         same = (e.task, e.load, e.metric) == (key.task, key.load, key.metric)
         if e.suite == judged.suite and e.night == judged.night and e.arm == "c" and same and e.value:
-            values[e.deployment, e.block] = math.log(e.value)
-    ours = {block: value for (name, block), value in values.items() if name == key.deployment}
-    if control is None:
-        return list(ours.values())
-    return [value - values[control, block] for block, value in ours.items() if (control, block) in values]
+            values[e.deployment][e.block][e.repeat] = math.log(e.value)
+    return ratios(values[key.deployment], values[control] if control is not None else None)

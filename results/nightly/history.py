@@ -6,6 +6,7 @@ series; the determinism probe ends in `-p1`, and of it only the hashes of its an
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     asked: str = ""
     """The model as the suite asks for it: source, file, quantisation, layers."""
     foreign: float | None = None
-    """Of the machine's cores, the share that others kept busy in the cell's most disturbed step; None where not read."""
+    """Of the machine's cores, the share that others kept busy in the cell's most disturbed step, repeats of a step taken together;
+    None where not read."""
+    repeat: int = 0
+    """Of the step that the figure is of."""
 
 
 def read_run(run: RunDir) -> list[Entry]:
@@ -100,9 +104,11 @@ def _model_of(deployment: dict[str, Any]) -> str:
 
 
 def _foreign(cell: LoadedCell) -> float | None:
-    ended = (view for view in cell.views if view.step.span is not None)
-    shares = [share for view in ended if (share := foreign_share(view)) is not None]
-    return max(shares, default=None)
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for view in cell.views:
+        if view.step.span is not None and (share := foreign_share(view)) is not None:
+            shares[view.step.facts.task, view.step.facts.load].append(share)
+    return max((sum(found) / len(found) for found in shares.values()), default=None)
 
 
 def _weights(cell: LoadedCell) -> str:
@@ -138,7 +144,9 @@ def _figures(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
                 and value > 0
                 and not (metric.startswith("energy") and not row.energy_valid)
             ):
-                yield msgspec.structs.replace(head, task=row.task, load=row.load, metric=metric, value=float(value))
+                yield msgspec.structs.replace(
+                    head, task=row.task, load=row.load, metric=metric, value=float(value), repeat=row.repeat
+                )
 
 
 def _answers(cell: LoadedCell, head: Entry) -> Iterator[Entry]:
@@ -197,7 +205,7 @@ def _hash(record: Answered | Ranked) -> str:
 
 
 COLUMNS = Entry.__struct_fields__
-TYPES = {"block": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN", "foreign": "DOUBLE"}
+TYPES = {"block": "INTEGER", "repeat": "INTEGER", "value": "DOUBLE", "right": "BOOLEAN", "foreign": "DOUBLE"}
 """Of the Parquet file's columns that are not text."""
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -78,7 +78,7 @@ class Night(Struct, frozen=True, kw_only=True):
 
 def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ...]:
     """Every series with its points in the order of the nights, judged up to the last night."""
-    values: dict[Key, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    values: dict[Key, dict[str, Blocks]] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     epochs: dict[tuple[str, str], str] = {}
     runs: dict[tuple[str, int], str] = {}
     for e in entries:
@@ -86,7 +86,7 @@ def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ..
             epochs[e.deployment, e.night] = e.epoch
             runs[e.night, e.block] = e.run
         if e.arm == "b" and e.metric and e.value is not None:
-            values[Key(e.deployment, e.task, e.load, e.metric)][e.night][e.block] = math.log(e.value)
+            values[Key(e.deployment, e.task, e.load, e.metric)][e.night][e.block][e.repeat] = math.log(e.value)
     nights = sorted({e.night for e in entries})
     quiet = quiet_blocks(entries)
     found = []
@@ -98,9 +98,9 @@ def series_of(entries: Sequence[Entry], control: str | None) -> tuple[Series, ..
         for night in nights:
             tonight = by_night.get(night, {})
             counted = {block: value for block, value in tonight.items() if _counts(quiet.get(night, set()), block)}
-            ratios = _ratios(counted, base.get(night, {}) if base else None)
-            if ratios:
-                points.append(_point(night, ratios, runs[night, min(counted)]))
+            tonights = ratios(counted, base.get(night, {}) if base else None)
+            if tonights:
+                points.append(_point(night, tonights, runs[night, min(counted)]))
                 ages.append(epochs[key.deployment, night] + (epochs.get((control, night), "") if control else ""))
         if points:
             current = [p for p, age in zip(points, ages, strict=True) if age == ages[-1]]
@@ -124,11 +124,22 @@ def _counts(quiet: set[int], block: int) -> bool:
     return block in quiet or len(quiet) < ENOUGH
 
 
-def _ratios(candidate: Mapping[int, float], control: Mapping[int, float] | None) -> list[float]:
-    """Log ratios of the blocks that both have; the candidate's own logarithms where there is no control at all."""
-    if control is None:
-        return list(candidate.values())
-    return [value - control[block] for block, value in candidate.items() if block in control]
+Blocks = dict[int, dict[int, float]]
+"""Logarithms of a figure by block and by repeat."""
+
+
+def ratios(candidate: Blocks, control: Blocks | None) -> list[float]:
+    """One log ratio for each block that both have, the middle of its repeats; the candidate's own logarithms where there is no control.
+
+    Repeats of a block share its loading and its minute, so that they are no blocks of their own.
+    """
+    found = []
+    for block, repeats in candidate.items():
+        base = control.get(block, {}) if control is not None else None
+        pairs = [v - (base[r] if base is not None else 0.0) for r, v in repeats.items() if base is None or r in base]
+        if pairs:
+            found.append(middle_of(pairs))
+    return found
 
 
 def _point(night: str, ratios: Sequence[float], run: str) -> Point:

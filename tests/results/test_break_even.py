@@ -54,7 +54,9 @@ def test_a_machine_that_is_dearer_at_all_hours_never_breaks_even() -> None:
 def test_where_some_draws_never_break_even_the_upper_end_is_unknown() -> None:
     always = price_row(WRITTEN, structs.replace(TARIFF, utilisation=amount(1.0))).cost_per_1k_samples
     assert always is not None
-    found = break_even(of(against(0.0, 10 * always)))  # 100 tokens out for a sample: the price of a machine that always works
+    found = break_even(
+        of(against(0.0, 10 * always))
+    )  # 100 tokens out for a sample: the price of a machine that always works
     assert found is not None
     assert found.utilisation == pytest.approx(1.0)
     assert found.range.hi is None
@@ -83,5 +85,5 @@ def test_shipped_api_prices_have_source_and_date(name: str) -> None:
     assert tariff.api is not None
     for key in ("api.input_per_million_tokens", "api.output_per_million_tokens"):
         price = amounts(tariff)[key]
-        assert price.source.startswith("https://api-docs.deepseek.com/")
+        assert price.source.startswith("api-docs.deepseek.com/")
         assert price.date == "2026-08-16"
