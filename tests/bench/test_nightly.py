@@ -19,6 +19,7 @@ from bench.runner import Watcher
 from bench.session import Wishes, prepare
 from results.nightly import history
 from results.nightly.history import Entry
+from results.nightly.night import ratios
 from results.nightly.probe import Probe, probes
 from results.records import StepEnded, StepStarted, Tick
 from results.store import CellDir, RunDir
@@ -56,6 +57,22 @@ def test_a_night_leaves_its_files_and_a_line_of_json(tmp_path: Path, capsys: pyt
     suite = junitparser.JUnitXml.fromfile(str(tmp_path / "history" / "nights" / "2026-01-01" / "junit.xml"))
     assert suite.failures == 0
     assert len(list((tmp_path / "history" / "runs").iterdir())) == 2
+
+
+def test_every_repeat_of_a_block_counts(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text((SUITE % "slots = 32").replace("limit = 4", "limit = 4\nrepeats = 3"))
+    assert main(["nightly", str(suite), "--history", str(tmp_path / "history"), "--night", "2026-01-01"]) == OK
+    entries = history.read(tmp_path / "history" / "history.parquet")
+    figures = [(e.deployment, e.block, e.repeat) for e in entries if e.metric == "samples_per_s"]
+    assert sorted(figures) == [(d, b, r) for d in ("candidate", "control") for b in (1, 2) for r in (0, 1, 2)]
+
+
+def test_a_block_is_one_ratio_the_middle_of_its_repeats() -> None:
+    candidate = {1: {0: 1.0, 1: 1.2, 2: 1.4}, 2: {0: 1.5}, 3: {0: 1.0}}
+    control = {1: {0: 1.0, 1: 1.0, 2: 1.0}, 2: {0: 1.0, 1: 7.0}}
+    assert ratios(candidate, control) == pytest.approx([0.2, 0.5])  # block 3 has no control
+    assert ratios(candidate, None) == pytest.approx([1.2, 1.5, 1.0])
 
 
 def test_the_page_leads_to_the_runs_of_every_night(tmp_path: Path) -> None:
