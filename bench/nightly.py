@@ -179,7 +179,8 @@ def _confirmed(
     worse, better = list(judged.regressions), list(judged.improvements)
     for key in judged.candidates:
         before = next(s.current for s in judged.series if s.key == key)[:-1]
-        finding = confirm(before, reruns(entries, judged, key, suite.nightly.control), METRICS[key.metric])
+        again = reruns(entries, judged, key, suite.nightly.control)
+        finding = msgspec.structs.replace(confirm(before, again, METRICS[key.metric]), since=judged.night)
         if finding.verdict != "steady":
             (worse if finding.verdict == "regression" else better).append(sentence(key, finding))
     return msgspec.structs.replace(

@@ -185,7 +185,6 @@ def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -
     return Finding(
         verdict=direction(mean, metric) if sure else "steady",
         effect=math.expm1(mean),
-        since=history[-1].night if history else None,
         floor=math.expm1(floor),
         reason=f"{len(shift)} re-runs: {math.expm1(mean - half):+.1%} to {math.expm1(mean + half):+.1%} (99 %)",
     )
