@@ -8,6 +8,7 @@ Example: 350 W rated, idle share 0.24, u = 0.5: 84 + 0.5 * 266 = 217 W, range 13
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from msgspec import Struct
 from hardware import machine
 from hardware.base import MeterInfo, Reading, SensorReport
 from hardware.catalog import architecture, catalog, cpu_facts
-from hardware.machine import ROOT, BusyShare, Cpu
+from hardware.machine import ROOT, Cpu
 
 MODEL_ERROR = 0.40
 IDLE_SHARE = 0.24
@@ -98,10 +99,10 @@ def _ranged(idle_w: float, full_w: float, boundary: str, note: str) -> PowerMode
 
 
 class EstimateMeter:
-    """All processors that this system sees, whoever uses them."""
+    """All processors that this system sees, whoever uses them. `busy` tells the share of them that was, `None` until it is known."""
 
-    def __init__(self, model: PowerModel, root: Path = ROOT) -> None:
-        self._model, self._busy = model, BusyShare(root)
+    def __init__(self, model: PowerModel, busy: Callable[[], float | None]) -> None:
+        self._model, self._busy = model, busy
 
     def describe(self) -> MeterInfo:
         return MeterInfo(
@@ -115,7 +116,7 @@ class EstimateMeter:
 
     def read(self) -> tuple[Reading, ...]:
         """Power at the latest busy share; `None` until there is one."""
-        busy, now_ns = self._busy.latest(), time.monotonic_ns()
+        busy, now_ns = self._busy(), time.monotonic_ns()
         if busy is None:
             return (Reading(time_ns=now_ns, meter="estimate", device="cpu"),)
         low, likely, high = self._model.at(busy)

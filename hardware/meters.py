@@ -87,14 +87,15 @@ def open_meters(watched: WatchedProcess, options: MeterOptions | None = None, ro
     """
     options = options or MeterOptions()
     tree = ProcessTree(watched, root)
-    found: list[Meter] = [MemoryMeter(tree)]
+    memory = MemoryMeter(tree)
+    found: list[Meter] = [memory]
     for open_one in _accelerators(tree, options, root):
         _add(found, open_one)
     if not _add(found, lambda: rapl.RaplMeter(root)):
         cpu = machine.describe_cpu(root)
         model = estimate.power_model(cpu, machine.virtual_machine(cpu.flags, root) is not None)
         if model is not None:
-            found.append(estimate.EstimateMeter(model, root))
+            found.append(estimate.EstimateMeter(model, memory.busy))
     if options.redfish:
         found.append(RedfishMeter(options.redfish))
     if options.ipmi:

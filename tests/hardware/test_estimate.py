@@ -9,7 +9,7 @@ from hardware.catalog import architecture, catalog, cpu_facts, gpu_facts
 from hardware.constant import ConstantMeter
 from hardware.declared import DeclaredMeter, DeclaredOptions
 from hardware.estimate import EstimateMeter, PowerModel, power_model, report
-from hardware.machine import Cpu
+from hardware.machine import BusyShare, Cpu
 
 GIB = 1 << 30
 
@@ -74,7 +74,7 @@ MODEL = PowerModel(
 
 def test_power_follows_the_busy_share_and_is_unknown_before_the_first(tmp_path: Path) -> None:
     stat(tmp_path, 1000, 1000)
-    meter = EstimateMeter(MODEL, tmp_path)
+    meter = EstimateMeter(MODEL, BusyShare(tmp_path).latest)
 
     def seen(reading: Reading) -> tuple[float | None, ...]:
         return reading.power_low_w, reading.power_w, reading.power_high_w, reading.utilisation_percent
