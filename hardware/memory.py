@@ -76,7 +76,7 @@ class MemoryMeter:
         )
 
     def busy(self) -> float | None:
-        """Share of all cores that was busy, as last read: the kernel takes 0.2 ms to tell it, so that it is asked once for all meters."""
+        """Share of all cores that was busy, as last read, so that the kernel is asked once for all meters."""
         return self._share
 
     def _detail(self, now_ns: int) -> dict[str, Any]:
