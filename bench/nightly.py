@@ -54,8 +54,8 @@ def run_night(
     suite: Suite, base: Path, folder: Path, label: str | None, wishes: session.Wishes, watcher: Watcher
 ) -> Night:
     """Run tonight's blocks (those that are missing), judge them, confirm what one night put in doubt."""
-    # A night is about change: nobody reads a second opinion of each block.
-    suite = msgspec.structs.replace(suite, judge=None, similarity=None)
+    # A night is about change: nobody reads a second opinion, or a search for the smallest memory, of each block.
+    suite = msgspec.structs.replace(suite, judge=None, similarity=None, smallest_memory=False)
     options = suite.nightly
     names = [d.name for d in suite.deployments]
     if options.control is not None and options.control not in names:

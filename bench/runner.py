@@ -18,7 +18,7 @@ from bench.process import Worker, default_python, worker_environment
 from bench.render import TaskData
 from bench.score import in_planned_order, score_cell, score_step
 from bench.stopping import Outcomes, Stopper
-from bench.turns import Table
+from bench.turns import Table, Turns
 from hardware import Meter, MeterInfo, Reading, Sampler, WatchedProcess, resident_share
 from results.records import (
     Answered,
@@ -43,8 +43,8 @@ OUT_OF_MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 
-HALT_S = 0.5
-"""How often a cell beside others looks whether the run was ended."""
+LOOK_S = 0.5
+"""How often a cell that takes turns looks whether it waits for another, and whether the run was ended."""
 CLOCK_GAP_NS = 60_000_000_000
 """Between two attempts whose distance in time is not known: more than any window reaches over."""
 HARMLESS_ANSWER = re.compile(r"[A-J]{1,10}|[-+]?[0-9.]{1,8}|yes|no|maybe")
@@ -251,13 +251,16 @@ def _attend(
         )
         while True:
             patience_s = run.limits.stall_timeout_s if recorder.loaded else run.limits.load_timeout_s
-            left_s = recorder.last_sign + patience_s - time.monotonic()
             if run.table and run.table.halt.is_set():
                 raise KeyboardInterrupt
+            if run.table and Turns(run.table.path, run.cell.facts.id).waits():
+                recorder.last_sign = time.monotonic()
+            left_s = recorder.last_sign + patience_s - time.monotonic()
+            wait_s = min(left_s, LOOK_S) if run.table else left_s
             try:
-                line = worker.lines.get(timeout=max(0.0, min(left_s, HALT_S) if run.table else left_s))
+                line = worker.lines.get(timeout=max(0.0, wait_s))
             except queue.Empty:
-                if left_s > HALT_S:
+                if wait_s < left_s:
                     continue
                 where = "while running" if recorder.loaded else "while loading"
                 return "timeout", f"no sign of progress for {patience_s:g} s {where}"

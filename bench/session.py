@@ -268,8 +268,6 @@ def _one(
     except ConfigError as error:
         return _skip(run, cell, str(error))
 
-    patience = len(prepared.cells) if table else 1  # the others' turns are waited for
-
     def remember(step: str, answers: tuple[Answered | Ranked, ...]) -> None:
         told[cell.facts.id, step] = answers
 
@@ -277,11 +275,7 @@ def _one(
         cell=settled,
         data=prepared.data,
         out=folder,
-        limits=Limits(
-            load_timeout_s=patience * suite.load_timeout_s,
-            stall_timeout_s=patience * suite.stall_timeout_s,
-            idle_s=suite.idle_s,
-        ),
+        limits=Limits(load_timeout_s=suite.load_timeout_s, stall_timeout_s=suite.stall_timeout_s, idle_s=suite.idle_s),
         privacy=privacy,
         seed=suite.seed,
         fingerprint=lambda: fingerprint(describe_host()),

@@ -105,6 +105,16 @@ def test_cells_that_run_together_alternate_step_by_step(write_suite: Suite, tmp_
     assert all({a, b} == {"one", "two"} for a, b in zip(names[::2], names[1::2], strict=True))
 
 
+@pytest.mark.parametrize("fault", [{"hang_after": 1}, {"hang_in_load": True}])
+def test_one_that_hangs_is_ended_and_who_waited_for_it_is_not(
+    write_suite: Suite, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    head = "limit = 2\nrepeats = 3\nload_timeout_s = 3.0\nstall_timeout_s = 3.0"
+    run = together(write_suite(head=head, tasks=NOTES, good={}, hangs=fault), tmp_path / "runs")
+    assert {name: outcome for name, (outcome, _) in ended(run).items()} == {"good": "ok", "hangs": "timeout"}
+    assert len(list(stretches(run, "good"))) == 4
+
+
 @pytest.mark.parametrize("fault", [{"die_after": 2}, {"die_in_load": True}, {"oom_after": 1}])
 def test_one_that_ends_badly_holds_up_no_other(write_suite: Suite, tmp_path: Path, fault: dict[str, object]) -> None:
     head = "limit = 2\nrepeats = 4"
