@@ -116,7 +116,7 @@ def _weights(cell: LoadedCell) -> str:
 
 
 def epoch_of(cell: LoadedCell, ended: CellEnded | None) -> str:
-    """What must not change for two nights to be compared: machine and software, weights, engine and its settings, data, scorers."""
+    """What must not change for two nights to be compared: machine and software, weights, engine and its settings, data, scorers, turns."""
     engine = next((step.engine for step in cell.records.steps if step.engine), None)
     steps = [
         (s.task, s.task_version, s.scoring, s.load, s.data_sha256, s.sampling, *((s.style,) if s.style else ()))
@@ -130,8 +130,15 @@ def epoch_of(cell: LoadedCell, ended: CellEnded | None) -> str:
         cell.facts.settings,
         cell.facts.quantisation,
         steps,
+        *(("together",) if _together(cell.manifest) else ()),
     ]
     return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:16]
+
+
+def _together(manifest: Manifest) -> bool:
+    """Whether the deployments of the block were loaded at once and took turns."""
+    nightly = manifest.suite.get("nightly")
+    return isinstance(nightly, dict) and bool(nightly.get("together"))
 
 
 def _figures(cell: LoadedCell, head: Entry) -> Iterator[Entry]:

@@ -68,6 +68,15 @@ def test_every_repeat_of_a_block_counts(tmp_path: Path) -> None:
     assert sorted(figures) == [(d, b, r) for d in ("candidate", "control") for b in (1, 2) for r in (0, 1, 2)]
 
 
+def test_blocks_in_turns_are_an_epoch_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert night(tmp_path, "2026-01-01") == OK
+    suite = tmp_path / "suite.toml"
+    suite.write_text(suite.read_text().replace("blocks = 2", "blocks = 2\ntogether = true"))
+    capsys.readouterr()
+    assert main(["nightly", str(suite), "--history", str(tmp_path / "history"), "--night", "2026-01-02"]) == OK
+    assert "candidate: a new epoch begins tonight" in " ".join(json.loads(capsys.readouterr().out)["events"])
+
+
 def test_a_block_is_one_ratio_the_middle_of_its_repeats() -> None:
     candidate = {1: {0: 1.0, 1: 1.2, 2: 1.4}, 2: {0: 1.5}, 3: {0: 1.0}}
     control = {1: {0: 1.0, 1: 1.0, 2: 1.0}, 2: {0: 1.0, 1: 7.0}}
