@@ -1,5 +1,6 @@
 """What Linux says of a machine under /proc and /sys. Every function takes the root, so that a copied tree can be read too."""
 
+import os
 import re
 from pathlib import Path
 
@@ -45,6 +46,33 @@ def read_text(path: Path) -> str | None:
             return file.read().decode("utf-8", "replace").strip() or None
     except OSError:
         return None
+
+
+class KeptFile:
+    """A small file of /proc that is read ten times a second, opened once: finding it again by name takes longer than reading it."""
+
+    MOST_BYTES = 8192
+    """More than is ever looked at; /proc/stat is longer where there are many cores, its first line alone is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._descriptor: int | None = None
+
+    def text(self) -> str:
+        """From its beginning; empty where it is missing or unreadable, and when its process has gone."""
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(self._descriptor, self.MOST_BYTES, 0).decode("utf-8", "replace")
+        except OSError:
+            self.close()
+            return ""
+
+    def close(self) -> None:
+        """It may be read again, which opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def read_int(path: Path) -> int | None:
@@ -227,9 +255,12 @@ def product(root: Path = ROOT) -> str | None:
     return " ".join(p for p in parts if p) or None
 
 
-def cpu_times(root: Path = ROOT) -> tuple[float, float] | None:
-    """Busy and total CPU time of the whole machine since boot, in clock ticks. Waiting for a disk is idle; a stolen tick is neither."""
-    line = (read_text(root / "proc/stat") or "").partition("\n")[0].split()
+def cpu_times(stat: str) -> tuple[float, float] | None:
+    """Busy and total CPU time of the whole machine since boot, in clock ticks, from the text of /proc/stat.
+
+    Waiting for a disk is idle; a stolen tick is neither.
+    """
+    line = stat.partition("\n")[0].split()
     if len(line) < 8 or line[0] != "cpu":
         return None
     user, nice, system, idle, waiting, irq, soft_irq = (float(v) for v in line[1:8])
@@ -243,13 +274,13 @@ class BusyShare:
     MIN_TICKS = 8
 
     def __init__(self, root: Path = ROOT) -> None:
-        self._root = root
-        self._times = cpu_times(root)
+        self._stat = KeptFile(root / "proc/stat")
+        self._times = cpu_times(self._stat.text())
         self._share: float | None = None
 
     def latest(self) -> float | None:
         """Over the time since it last changed; the old one until enough ticks have passed, `None` before that."""
-        now = cpu_times(self._root)
+        now = cpu_times(self._stat.text())
         if now is None:
             return None
         self._times = self._times or now
@@ -258,3 +289,6 @@ class BusyShare:
             self._share = min(1.0, max(0.0, (now[0] - self._times[0]) / ticks))
             self._times = now
         return self._share
+
+    def close(self) -> None:
+        self._stat.close()

@@ -5,24 +5,23 @@ processes of the tree map counts twice; the exact split (smaps_rollup) would sto
 """
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hardware import machine
 from hardware.base import MeterInfo, Reading
-from hardware.machine import ROOT, BusyShare
+from hardware.machine import ROOT, BusyShare, KeptFile
 from hardware.processes import ProcessTree, stat_fields
 
 DETAIL_NS = 450_000_000
-SIZES = re.compile(r"Rss(Anon|File|Shmem):|VmSwap:")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Of one process, in bytes and seconds; CPU time and faults include its children that have ended."""
+    """Of one process, in bytes and seconds; CPU time and faults include its children that have ended. Fields as in `Reading`."""
 
     anon_bytes: int
     file_bytes: int
@@ -38,6 +37,8 @@ class MemoryMeter:
     def __init__(self, tree: ProcessTree) -> None:
         self._tree, self._root = tree, tree.root
         self._busy = BusyShare(tree.root)
+        self._machine, self._load = KeptFile(tree.root / "proc/meminfo"), KeptFile(tree.root / "proc/loadavg")
+        self._processes: dict[int, ProcessFiles] = {}
         self._share: float | None = None
         self._detail_ns = 0
         self._group: tuple[int, Path | None] | None = None
@@ -54,26 +55,30 @@ class MemoryMeter:
         )
 
     def read(self) -> tuple[Reading, ...]:
-        usages = [u for p in self._tree.members() if (u := usage(p, self._root))]
-        known, busy, now_ns = bool(usages), self._busy.latest(), time.monotonic_ns()
-        self._share = busy
+        usages, now_ns = self._usages(), time.monotonic_ns()
+        self._share = busy = self._busy.latest()
         return (
             Reading(
                 time_ns=now_ns,
                 meter="memory",
                 device="host",
-                anon_bytes=sum(u.anon_bytes for u in usages) if known else None,
-                file_bytes=sum(u.file_bytes for u in usages) if known else None,
-                shared_bytes=sum(u.shared_bytes for u in usages) if known else None,
-                swap_bytes=sum(u.swap_bytes for u in usages) if known else None,
-                major_faults=sum(u.major_faults for u in usages) if known else None,
-                cpu_seconds=sum(u.cpu_seconds for u in usages) if known else None,
                 harness_cpu_seconds=time.process_time(),
-                processes=len(usages) if known else None,
+                processes=len(usages) or None,
                 host_cpu_percent=None if busy is None else 100.0 * busy,
+                **_added(usages),
                 **self._detail(now_ns),
             ),
         )
+
+    def _usages(self) -> list[Usage]:
+        """Of every member that is there."""
+        members = self._tree.members()
+        for pid in self._processes.keys() - set(members):
+            self._processes.pop(pid).close()
+        for pid in members:
+            if pid not in self._processes:
+                self._processes[pid] = ProcessFiles(pid, self._root)
+        return [usage for process in self._processes.values() if (usage := process.usage())]
 
     def busy(self) -> float | None:
         """Share of all cores that was busy, as last read, so that the kernel is asked once for all meters."""
@@ -84,13 +89,13 @@ class MemoryMeter:
         if now_ns - self._detail_ns < DETAIL_NS:
             return {}
         self._detail_ns = now_ns
-        memory = machine.memory_info(self._root)
-        total, available = memory.get("MemTotal"), memory.get("MemAvailable")
+        memory, load = self._machine.text(), self._load.text()
+        total, available = _size(memory, "MemTotal:"), _size(memory, "MemAvailable:")
         return {
             "memory_total_bytes": total,
             "memory_used_bytes": None if total is None or available is None else total - available,
             "cgroup_peak_bytes": self._group_peak(),
-            "load_average": _load_average(self._root),
+            "load_average": float(load.split()[0]) if load else None,
         }
 
     def _group_peak(self) -> int | None:
@@ -103,31 +108,51 @@ class MemoryMeter:
         folder = self._group[1]
         return machine.read_int(folder / "memory.peak") if folder else None
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._busy.close()
+        self._machine.close()
+        self._load.close()
+        for process in self._processes.values():
+            process.close()
 
 
-def usage(pid: int, root: Path = ROOT) -> Usage | None:
-    """`None` for a process that has gone or is only waiting to be reaped."""
-    path = root / "proc" / str(pid)
-    fields = stat_fields(root, pid)
-    sizes = _sizes(path)
-    if fields is None or "RssAnon" not in sizes:
+class ProcessFiles:
+    """What the kernel tells of one process, read again and again."""
+
+    def __init__(self, pid: int, root: Path = ROOT) -> None:
+        folder = root / "proc" / str(pid)
+        self._stat, self._status = KeptFile(folder / "stat"), KeptFile(folder / "status")
+
+    def usage(self) -> Usage | None:
+        """`None` for a process that has gone or is only waiting to be reaped."""
+        fields, status = stat_fields(self._stat.text()), self._status.text()
+        anon_bytes = _size(status, "RssAnon:")
+        if fields is None or anon_bytes is None:
+            return None
+        return Usage(
+            anon_bytes=anon_bytes,
+            file_bytes=_size(status, "RssFile:") or 0,
+            shared_bytes=_size(status, "RssShmem:") or 0,
+            swap_bytes=_size(status, "VmSwap:") or 0,
+            major_faults=int(fields[9]) + int(fields[10]),
+            cpu_seconds=(int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])) / TICKS_PER_S,
+        )
+
+    def close(self) -> None:
+        self._stat.close()
+        self._status.close()
+
+
+def _added(usages: list[Usage]) -> dict[str, Any]:
+    """By field; nothing is known of no process."""
+    sums = map(sum, zip(*map(structs.astuple, usages), strict=True))
+    return dict(zip(Usage.__struct_fields__, sums, strict=False))
+
+
+def _size(text: str, name: str) -> int | None:
+    """Bytes of one line of /proc/PID/status or /proc/meminfo, `RssAnon:      1234 kB`; `None` where it is not told."""
+    at = text.find(name)
+    if at < 0:
         return None
-    return Usage(
-        anon_bytes=sizes["RssAnon"],
-        file_bytes=sizes["RssFile"],
-        shared_bytes=sizes["RssShmem"],
-        swap_bytes=sizes.get("VmSwap", 0),
-        major_faults=int(fields[9]) + int(fields[10]),
-        cpu_seconds=sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK"),
-    )
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    found = (line.split() for line in (machine.read_text(path / "status") or "").splitlines() if SIZES.match(line))
-    return {name.rstrip(":"): int(kib) * 1024 for name, kib, _ in found}
-
-
-def _load_average(root: Path) -> float | None:
-    text = machine.read_text(root / "proc/loadavg")
-    return float(text.split()[0]) if text else None
+    begin = at + len(name)
+    return int(text[begin : text.index("kB", begin)]) * 1024

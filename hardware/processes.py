@@ -63,7 +63,7 @@ def find_tree(pid: int, root: Path = ROOT, strangers: set[int] | None = None) ->
     parents: dict[int, int] = {}
     members = {pid}
     for candidate in candidates:
-        if fields := stat_fields(root, candidate):
+        if fields := stat_fields(read_text(root / f"proc/{candidate}/stat") or ""):
             parents[candidate] = int(fields[1])
             if int(fields[3]) == pid:
                 members.add(candidate)
@@ -73,13 +73,12 @@ def find_tree(pid: int, root: Path = ROOT, strangers: set[int] | None = None) ->
     return tuple(sorted(members))
 
 
-def stat_fields(root: Path, pid: int) -> list[str] | None:
+def stat_fields(stat: str) -> list[str] | None:
     """/proc/PID/stat from the state on: [0] state, [1] parent, [3] session, [9], [10] major faults, [11] to [14] CPU time.
 
-    `None` for a process that has gone.
+    `None` for a process that has gone, whose text is empty.
     """
-    text = read_text(root / f"proc/{pid}/stat") or ""
-    fields = text[text.rfind(")") + 2 :].split()
+    fields = stat[stat.rfind(")") + 2 :].split()
     return fields if len(fields) > 14 else None
 
 

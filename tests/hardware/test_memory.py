@@ -1,6 +1,7 @@
 """Memory of a process tree, from a pretend /proc."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,35 @@ def test_a_child_that_ends_between_two_scans_is_left_out(root: Path) -> None:
     meter = MemoryMeter(ProcessTree(watched, root))
     meter.read()
     for name in ("stat", "status"):
-        (root / "proc/102" / name).unlink()
+        (root / "proc/102" / name).write_text("")
     (r,) = meter.read()
     assert (r.processes, r.anon_bytes) == (3, 1207 * KIB)
+
+
+def test_a_real_process_is_read_until_it_ends_and_its_files_are_closed() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        watched = WatchedProcess()
+        watched.pid = child.pid
+        meter = MemoryMeter(ProcessTree(watched))
+        alive = meter.read()[0]
+        child.kill()
+        child.wait()
+        gone = meter.read()[0]
+    meter.close()
+    assert (alive.processes, gone.processes, gone.anon_bytes, gone.error) == (1, None, None, None)
+    assert alive.anon_bytes
+    assert not [f for f in Path("/proc/self/fd").iterdir() if f"/proc/{child.pid}/" in os.path.realpath(f)]
+
+
+def test_members_that_left_the_tree_leave_no_open_file(root: Path) -> None:
+    watched = WatchedProcess()
+    watched.pid = 100
+    meter = MemoryMeter(ProcessTree(watched, root))
+    meter.read()
+    watched.pid = None
+    meter.read()
+    still_open = [os.path.realpath(f) for f in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in still_open if path.startswith(f"{root}/proc/10")]
 
 
 def test_peak_of_the_control_group(root: Path) -> None:
