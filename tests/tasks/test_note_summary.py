@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks import TASKS, Answer, Generate, Language, Sample, Score
+from tasks import TASKS, Answer, Generate, Language, Sample, Score, facts
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
@@ -174,6 +174,14 @@ def test_a_wrong_allergy_is_a_critical_error_in_both_languages() -> None:
     chinese = judged(ZH, "zh", swapped(ZH, ("既往青霉素过敏性休克史", "既往否认药物过敏史")))
     assert (english.metrics["critical_errors"], english.detail) == (1.0, "contradicted: Trimethoprim allergy (rash)")
     assert (chinese.metrics["critical_errors"], chinese.detail) == (1.0, "contradicted: 青霉素过敏性休克")
+
+
+@pytest.mark.parametrize("told", ["Her father had febrile convulsions.", "Family history of febrile seizures."])
+def test_what_a_relative_had_is_not_the_patients_diagnosis(told: str) -> None:
+    child = sample("en", "20")
+    own = ("with a first simple febrile convulsion: generalised", f"with a seizure. {told} It was generalised")
+    found = facts.judge(child.extra["facts"], swapped(child, own))
+    assert [id for id, finding in found.items() if finding != "recalled"] == ["dx"]
 
 
 def test_a_summary_that_was_cut_off_is_judged_by_what_stands_there() -> None:
