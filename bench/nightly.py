@@ -23,8 +23,7 @@ from bench.probe import probe_suite
 from bench.runner import Watcher
 from results.export import export_run
 from results.nightly import history
-from results.nightly.judge import METRICS, confirm
-from results.nightly.night import Blocks, Key, Night, judge_night, quiet_blocks, ratios, sentence
+from results.nightly.night import Blocks, Key, Night, judge_again, judge_night, quiet_blocks, ratios
 from results.nightly.page import one_line, write_night
 from results.store import RunDir, StoreError, write_atomically
 
@@ -176,19 +175,7 @@ def _confirmed(
     for block in range(1, (suite.nightly.confirm_blocks or 2 * suite.nightly.blocks) + 1):
         run_block(part, base, folder, f"{suite.name}-night-{judged.night}-c{block}", wishes, watcher)
     entries, _ = entries_of(folder)
-    worse, better = list(judged.regressions), list(judged.improvements)
-    for key in judged.candidates:
-        before = next(s.current for s in judged.series if s.key == key)[:-1]
-        again = reruns(entries, judged, key, suite.nightly.control)
-        finding = msgspec.structs.replace(confirm(before, again, METRICS[key.metric]), since=judged.night)
-        if finding.verdict != "steady":
-            (worse if finding.verdict == "regression" else better).append(sentence(key, finding))
-    return msgspec.structs.replace(
-        judged,
-        regressions=tuple(worse),
-        improvements=tuple(better),
-        verdict="regression" if worse else "ok",
-    )
+    return judge_again(judged, {key: reruns(entries, judged, key, suite.nightly.control) for key in judged.candidates})
 
 
 def reruns(entries: Sequence[history.Entry], judged: Night, key: Key, control: str | None) -> list[float]:

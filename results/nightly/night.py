@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from results.nightly.evidence import Evidence, accumulate
 from results.nightly.history import Entry
-from results.nightly.judge import METRICS, Finding, Point, judge
+from results.nightly.judge import METRICS, Finding, Point, confirm, judge
 from results.nightly.probe import Probe, probes
 from results.nightly.swap import swaps
 from results.paired import benjamini_hochberg
@@ -68,7 +68,7 @@ class Night(Struct, frozen=True, kw_only=True):
     accuracy: tuple[Accuracy, ...]
     failures: tuple[str, ...]
     events: tuple[str, ...]
-    """Changed answers of greedy models within an epoch, new epochs, runs that could not be read."""
+    """Changed answers of greedy models within an epoch, new epochs, runs that could not be read, doubts that re-runs did not confirm."""
     probes: tuple[Probe, ...] = ()
     unprobed: str = ""
     """Why there is no determinism probe."""
@@ -281,6 +281,28 @@ def _new_epochs(series: Sequence[Series]) -> tuple[str, ...]:
     return tuple(
         f"{name}: a new epoch begins tonight (machine, software, weights, settings or data changed)"
         for name in sorted(began)
+    )
+
+
+def judge_again(judged: Night, reruns: Mapping[Key, Sequence[float]]) -> Night:
+    """The night with the verdict of its re-runs (log ratios by series); what they do not confirm is an event."""
+    worse, better, events = list(judged.regressions), list(judged.improvements), list(judged.events)
+    for key, again in reruns.items():
+        before = next(s.current for s in judged.series if s.key == key)[:-1]
+        finding = confirm(before, again, METRICS[key.metric])
+        if finding.verdict == "steady":
+            events.append(
+                f"in doubt and not confirmed: {sentence(key, finding)}, not wholly beyond {finding.floor:.1%}"
+            )
+        else:
+            words = sentence(key, replace(finding, since=judged.night))
+            (worse if finding.verdict == "regression" else better).append(words)
+    return replace(
+        judged,
+        regressions=tuple(worse),
+        improvements=tuple(better),
+        events=tuple(events),
+        verdict="regression" if worse else "ok",
     )
 
 

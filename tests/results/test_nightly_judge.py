@@ -1,6 +1,7 @@
 """Change points, evidence over items, and how often noise alone would wake somebody (slow)."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from msgspec import structs
 from results.nightly.evidence import accumulate
 from results.nightly.history import Entry
 from results.nightly.judge import METRICS, RECENT, WINDOW, Finding, Point, confirm, judge
-from results.nightly.night import middle_of, series_of
+from results.nightly.night import Key, Night, Series, judge_again, middle_of, series_of
 
 SPEED = METRICS["output_tokens_per_s"]
 
@@ -107,6 +108,26 @@ def test_reruns_confirm_only_what_lies_beyond_the_floor() -> None:
     same = list(noise(10, 0.01, seed=7))
     assert confirm(history, slow, SPEED).verdict == "regression"
     assert confirm(history, same, SPEED).verdict == "steady"
+
+
+def test_what_reruns_do_not_confirm_is_told_as_an_event() -> None:
+    key = Key("candidate", "qa", "c1", "output_tokens_per_s")
+    series = points([*noise(10, 0.005, seed=8), math.log(0.95)])
+    one = Series(key=key, points=tuple(series), epochs=("e",) * 11, finding=Finding(verdict="candidate", floor=0.03))
+    night = Night(
+        suite="s", night="n11", verdict="ok", regressions=(), improvements=(), candidates=(key,), series=(one,),
+        accuracy=(), failures=(), events=("a new epoch",),
+    )  # fmt: skip
+    clear = judge_again(night, {key: [math.log(0.90) + e for e in noise(8, 0.005, seed=9)]})
+    unclear = judge_again(night, {key: [math.log(0.96) + e for e in noise(8, 0.02, seed=10)]})
+    assert (clear.verdict, unclear.verdict) == ("regression", "ok")
+    assert "since n11: 8 re-runs" in clear.regressions[0]
+    assert clear.events == ("a new epoch",)
+    assert unclear.regressions == ()
+    assert re.fullmatch(
+        r"in doubt and not confirmed: candidate, qa c1, output_tokens_per_s: -\d\.\d%: 8 re-runs: .* \(99 %\), not wholly beyond 3\.0%",
+        unclear.events[1],
+    )
 
 
 def test_a_noisy_series_is_called_blind() -> None:
