@@ -171,19 +171,20 @@ def clipped(values: Floats) -> Floats:
 
 
 def confirm(history: Sequence[Point], reruns: Sequence[float], metric: Metric) -> Finding:
-    """Judge interleaved re-runs (log ratios of one night) against the median of the nights before.
+    """Judge interleaved re-runs (log ratios of one night) against the median of the nights before; fewer than two have no interval.
 
     Their 99 % interval must lie beyond the floor, the practical one or three times the noise from night to night.
     """
     values = np.array([p.value for p in history][-WINDOW:])
     centre, floor = float(np.median(values)), floor_of(values, metric)
+    if len(reruns) < 2:
+        reason = f"too few of its re-runs ended well ({len(reruns)})"
+        return Finding(verdict="steady", floor=math.expm1(floor), reason=reason)
     shift = np.asarray(reruns, dtype=float) - centre
-    mean, half = float(shift.mean()), math.inf
-    if len(shift) > 1:
-        half = float(scipy.stats.t.ppf(0.995, len(shift) - 1) * shift.std(ddof=1) / math.sqrt(len(shift)))
-    sure = abs(mean) - half > floor
+    mean = float(shift.mean())
+    half = float(scipy.stats.t.ppf(0.995, len(shift) - 1) * shift.std(ddof=1) / math.sqrt(len(shift)))
     return Finding(
-        verdict=direction(mean, metric) if sure else "steady",
+        verdict=direction(mean, metric) if abs(mean) - half > floor else "steady",
         effect=math.expm1(mean),
         floor=math.expm1(floor),
         reason=f"{len(shift)} re-runs: {math.expm1(mean - half):+.1%} to {math.expm1(mean + half):+.1%} (99 %)",

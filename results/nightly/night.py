@@ -291,9 +291,8 @@ def judge_again(judged: Night, reruns: Mapping[Key, Sequence[float]]) -> Night:
         before = next(s.current for s in judged.series if s.key == key)[:-1]
         finding = confirm(before, again, METRICS[key.metric])
         if finding.verdict == "steady":
-            events.append(
-                f"in doubt and not confirmed: {sentence(key, finding)}, not wholly beyond {finding.floor:.1%}"
-            )
+            beyond = "" if finding.effect is None else f", not wholly beyond {finding.floor:.1%}"
+            events.append(f"in doubt and not confirmed: {sentence(key, finding)}{beyond}")
         else:
             words = sentence(key, replace(finding, since=judged.night))
             (worse if finding.verdict == "regression" else better).append(words)
@@ -307,10 +306,10 @@ def judge_again(judged: Night, reruns: Mapping[Key, Sequence[float]]) -> Night:
 
 
 def sentence(key: Key, finding: Finding) -> str:
-    effect = "" if finding.effect is None else f" {finding.effect:+.1%}"
+    effect = "" if finding.effect is None else f": {finding.effect:+.1%}"
     since = f" since {finding.since}" if finding.since else ""
     p = f" (p {finding.p_value:.1e})" if finding.p_value is not None else ""
-    return f"{key}:{effect}{since}{p}{': ' + finding.reason if finding.reason else ''}"
+    return f"{key}{effect}{since}{p}{': ' + finding.reason if finding.reason else ''}"
 
 
 def _accuracy_sentence(found: Accuracy) -> str:

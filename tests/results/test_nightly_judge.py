@@ -124,6 +124,9 @@ def test_what_reruns_do_not_confirm_is_told_as_an_event() -> None:
     assert "since n11: 8 re-runs" in clear.regressions[0]
     assert clear.events == ("a new epoch",)
     assert unclear.regressions == ()
+    for few in ([], [math.log(0.5)]):  # the others crashed: nothing is known of them, and no interval
+        told = judge_again(night, {key: few}).events[1]
+        assert told.endswith(f"output_tokens_per_s: too few of its re-runs ended well ({len(few)})")
     assert re.fullmatch(
         r"in doubt and not confirmed: candidate, qa c1, output_tokens_per_s: -\d\.\d%: 8 re-runs: .* \(99 %\), not wholly beyond 3\.0%",
         unclear.events[1],
